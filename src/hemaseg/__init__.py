@@ -1,0 +1,9 @@
+"""hemaseg: train, compare and apply U-Nets that segment intracerebral hematomas. Research use only.
+
+Data flow one way, and the packages are named after the steps:
+
+    scans -> cohorts -> slices -> metrics -> models -> training -> prediction
+          -> evaluation -> comparison -> reporting -> cli
+
+Import from the modules themselves, for example `from hemaseg.metrics.overlap import dice`.
+"""

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from hemaseg.files import file_sha256, whole_file, write_text
+
+
+def test_an_error_leaves_the_old_content_and_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    write_text(path, "old")
+
+    def fail_halfway() -> None:
+        with whole_file(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_partial_file_keeps_the_suffix(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a.nii.gz") as partial:
+        assert partial.name.endswith(".nii.gz")
+
+
+def test_folders_are_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "a/b.txt", "x")
+    assert (tmp_path / "a/b.txt").read_text() == "x"
+
+
+def test_file_is_readable_like_any_other(tmp_path: Path) -> None:
+    plain, whole = tmp_path / "plain", tmp_path / "whole"
+    plain.write_text("x")
+    write_text(whole, "x")
+    assert plain.stat().st_mode == whole.stat().st_mode
+
+
+def test_sha256_of_a_known_text(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "abc")
+    assert file_sha256(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
