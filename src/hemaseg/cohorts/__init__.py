@@ -1,0 +1,1 @@
+"""The table of cases: made from folders, checked, and split by subject."""
