@@ -1,0 +1,83 @@
+"""Which lesions were found: detection counted by connected components instead of voxels.
+
+A *lesion* is a connected component of a mask; voxels that share a face, an edge or a corner are
+connected (8 neighbours in 2-D, 26 in 3-D).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from hemaseg.metrics.overlap import require_masks
+
+
+@dataclass(frozen=True)
+class LesionCounts:
+    """Lesions of a reference and a prediction; `+` pools the counts of several scans.
+
+    Attributes:
+        num_reference_lesions: Connected components of the reference.
+        num_detected_lesions: Those of them that the prediction covers enough of.
+        num_predicted_lesions: Connected components of the prediction.
+        num_false_lesions: Those of them that share no voxel with the reference.
+    """
+
+    num_reference_lesions: int
+    num_detected_lesions: int
+    num_predicted_lesions: int
+    num_false_lesions: int
+
+    def __add__(self, other: "LesionCounts") -> "LesionCounts":
+        return LesionCounts(
+            self.num_reference_lesions + other.num_reference_lesions,
+            self.num_detected_lesions + other.num_detected_lesions,
+            self.num_predicted_lesions + other.num_predicted_lesions,
+            self.num_false_lesions + other.num_false_lesions,
+        )
+
+
+def lesion_counts(
+    prediction: np.ndarray, reference: np.ndarray, *, min_overlap: float = 0.0
+) -> LesionCounts:
+    """Numbers of reference lesions that were detected and of predicted lesions that are false.
+
+    A reference lesion is detected if the prediction shares a voxel with it and covers at least
+    `min_overlap` of it. One predicted component may detect several lesions, and several may detect
+    one; a predicted component is false only if it shares no voxel with any reference lesion.
+
+    Args:
+        prediction: Boolean mask of any number of dimensions.
+        reference: Boolean mask of the same shape.
+        min_overlap: Part of a reference lesion that must be covered, 0 (any voxel) to 1.
+
+    Raises:
+        TypeError: A mask is not a boolean array.
+        ValueError: The masks differ in shape, or `min_overlap` is not from 0 to 1.
+
+    Example: two lesions, one of them found, and one predicted lesion where there is none.
+        >>> reference = np.array([[True, False, True, True, False, False]])
+        >>> prediction = np.array([[False, False, False, True, False, True]])
+        >>> counts = lesion_counts(prediction, reference)
+        >>> counts.num_reference_lesions, counts.num_detected_lesions, counts.num_false_lesions
+        (2, 1, 1)
+        >>> lesion_counts(prediction, reference, min_overlap=0.6).num_detected_lesions
+        0
+    """
+    require_masks(prediction, reference)
+    if not 0 <= min_overlap <= 1:
+        raise ValueError(
+            f"min_overlap is {min_overlap}, expected 0 (any shared voxel) to 1 (all voxels); "
+            "give a fraction of the lesion, not a percentage"
+        )
+    touching = np.ones((3,) * prediction.ndim, dtype=bool)
+    predicted_labels, num_predicted = ndimage.label(prediction, structure=touching)
+    reference_labels, num_reference = ndimage.label(reference, structure=touching)
+    # Index 0 is the background.
+    sizes = np.bincount(reference_labels.ravel(), minlength=num_reference + 1)[1:]
+    covered = np.bincount(reference_labels[prediction], minlength=num_reference + 1)[1:]
+    detected = (covered > 0) & (covered / sizes >= min_overlap)
+    num_true = int(np.count_nonzero(np.unique(predicted_labels[reference])))
+    return LesionCounts(
+        num_reference, int(np.count_nonzero(detected)), num_predicted, num_predicted - num_true
+    )
