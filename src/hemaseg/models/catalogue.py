@@ -1,0 +1,60 @@
+"""Which networks there are, by name, and how one is built from a configuration."""
+
+import inspect
+from collections.abc import Mapping
+
+from torch import nn
+
+from hemaseg.errors import ConfigError
+from hemaseg.models.dense_unet import DenseUNet
+from hemaseg.models.dr_unet import DRUNet
+from hemaseg.models.textbook_unet import TextbookUNet
+from hemaseg.models.unet import UNet
+
+MODELS: dict[str, type[nn.Module]] = {
+    "unet": UNet,
+    "dr_unet": DRUNet,
+    "dense_unet": DenseUNet,
+    "textbook_unet": TextbookUNet,
+}
+"""Name -> class. Adding an architecture is one file and one line here."""
+
+Option = bool | int | float | str
+
+
+def model_class(name: str) -> type[nn.Module]:
+    """The class of a network.
+
+    Raises:
+        ConfigError: If there is none of this name; lists the known ones.
+    """
+    if name not in MODELS:
+        raise ConfigError(f'model "{name}" is unknown, expected one of {", ".join(MODELS)}')
+    return MODELS[name]
+
+
+def build_model(name: str, options: Mapping[str, Option] | None = None) -> nn.Module:
+    """A network with fresh weights, drawn from torch's global random state.
+
+    Args:
+        name: A key of `MODELS`.
+        options: Keyword arguments of its class, as in `[model.options]` of a configuration.
+
+    Raises:
+        ConfigError: If name or an option is unknown (lists the known ones), or a value is refused.
+
+    >>> build_model("dr_unet", {"base_width": 8}).stride
+    32
+    """
+    cls = model_class(name)
+    known = list(inspect.signature(cls).parameters)
+    options = dict(options or {})
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f'model "{name}" has no option "{option}", expected one of {", ".join(known)}'
+            )
+    try:
+        return cls(**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f'model "{name}" with options {options}: {error}') from error
