@@ -1,0 +1,1 @@
+"""What is optimised, what is stored, and the one loop that trains every model."""

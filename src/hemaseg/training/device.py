@@ -1,0 +1,90 @@
+"""Where a network runs, how exactly, and how much memory it took."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from hemaseg.errors import ConfigError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` to CUDA, else MPS, else CPU; any other name to that device or an error.
+
+    Raises:
+        ConfigError: If the device does not exist here; there is no silent change of device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f'device "{name}" cannot be used: {str(error).splitlines()[0]} '
+            'Use "auto", "cpu", or a device that this machine has.'
+        ) from error
+    return device
+
+
+def choose_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+    """`auto` to bf16 on a CUDA device that computes in it, fp32 elsewhere."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+@contextmanager
+def deterministic(is_on: bool) -> Iterator[None]:
+    """PyTorch's deterministic algorithms on within the block; the former state comes back."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
+    # cuBLAS repeats only with a fixed workspace; it reads this variable once, at its first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(is_on)
+    torch.backends.cudnn.deterministic = is_on
+    torch.backends.cudnn.benchmark = not is_on
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.deterministic = before[1]
+        torch.backends.cudnn.benchmark = before[2]
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start measuring peak memory anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        # "5" resets the peak resident size of a process (man 5 proc, clear_refs). Where a sandbox
+        # forbids it, the peak is that of the whole process.
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Peak since `reset_peak_memory`, in MiB: allocated on CUDA, resident in the process on Linux.
+
+    Returns:
+        None where neither can be measured.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text()
+        match = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(match[1]) / 1024 if match else None
+    return None

@@ -1,0 +1,374 @@
+"""The one loop that trains every model.
+
+It never asks which model it has: that is the fairness argument of a comparison.
+
+Shape legend: N slices of a batch, H rows, W columns.
+"""
+
+import contextlib
+import csv
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hemaseg.config import OptimiserConfig, RunConfig, ScheduleConfig, write_config
+from hemaseg.errors import TrainingError
+from hemaseg.metrics.overlap import OverlapCounts
+from hemaseg.models.catalogue import build_model
+from hemaseg.slices.augmentation import augment
+from hemaseg.slices.dataset import SliceSet, epoch_order
+from hemaseg.training.checkpoint import (
+    RUN,
+    RunRecord,
+    save_model,
+    software,
+    write_record,
+)
+from hemaseg.training.device import (
+    Precision,
+    choose_device,
+    choose_precision,
+    deterministic,
+    peak_memory_mib,
+    reset_peak_memory,
+)
+from hemaseg.training.losses import loss
+
+THRESHOLD = 0.5
+"""Probability from which a pixel belongs to the mask; the paper states none."""
+
+
+@dataclass(frozen=True)
+class DataOrigin:
+    """Where training and validation slices came from; stored in `run.json`."""
+
+    cohort_sha256: str
+    split_sha256: str
+    fold: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of `training.csv`.
+
+    Attributes:
+        epoch: From 1.
+        training_loss: Mean over the epoch's batches, weights changing meanwhile.
+        validation_loss: Mean over validation batches in evaluation mode.
+        validation_dice: Mean over validation subjects of Dice pooled over the subject's slices; NaN
+        if     it is undefined for all of them.
+        learning_rate: At the start of the epoch.
+        epoch_s: Training and validation.
+        cumulative_s: Sum of `epoch_s` so far.
+        slices_per_s: Training slices over training time, validation apart.
+        peak_memory_mib: Highest since the run began; NaN where it cannot be measured.
+    """
+
+    epoch: int
+    training_loss: float
+    validation_loss: float
+    validation_dice: float
+    learning_rate: float
+    epoch_s: float
+    cumulative_s: float
+    slices_per_s: float
+    peak_memory_mib: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar needs to know after each training step."""
+
+    epoch: int
+    num_epochs: int
+    step: int
+    num_steps: int
+    last: Epoch | None
+
+    def describe(self) -> str:
+        """A few words for a progress line, with the validation Dice of the last epoch."""
+        words = f"training, epoch {self.epoch}/{self.num_epochs}"
+        return words if self.last is None else f"{words}, Dice {self.last.validation_dice:.3f}"
+
+
+def train(
+    config: RunConfig,
+    training: SliceSet,
+    validation: SliceSet,
+    folder: Path,
+    *,
+    origin: DataOrigin,
+    progress: Callable[[Progress], None] | None = None,
+) -> RunRecord:
+    """Train one network and keep the weights of the epoch with the best validation Dice.
+
+    Args:
+        config: Model, seed, device, recipe; the seed decides weights, order and augmentation.
+        training: Slices to learn from.
+        validation: Slices of other subjects; if the recipe shows no slices without lesion
+            (`negative_share = 0`), only those with one count.
+        folder: Run folder; made if needed, files of an earlier run in it are replaced.
+        origin: Hashes of the data, for the record.
+        progress: Called after each step.
+
+    Returns:
+        The final record, as written to `run.json`.
+
+    Raises:
+        TrainingError: No lesion in training or validation, a loss that is not finite (with the
+        cases of     the batch), or no memory (with what to change).
+        ConfigError: An unknown model or device.
+        KeyboardInterrupt: After the run folder was left usable, with status "interrupted".
+    """
+    recipe = config.recipe
+    if recipe.slices.negative_share == 0:
+        validation = validation.select(torch.nonzero(validation.has_lesion).flatten())
+    _require_lesions(training, validation)
+    device = choose_device(config.device)
+    precision = choose_precision(recipe.training.precision, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(config, folder / "config.toml")
+    record = RunRecord(
+        status="running",
+        device=str(device),
+        precision=precision,
+        software=software(),
+        num_training_subjects=len({name.subject for name in training.names}),
+        num_training_slices=len(training),
+        num_training_lesion_slices=int(training.has_lesion.sum()),
+        num_validation_subjects=len({name.subject for name in validation.names}),
+        num_validation_slices=len(validation),
+        **asdict(origin),
+    )
+    write_record(record, folder / RUN)
+
+    def finish(status: str, message: str, done: list[Epoch]) -> RunRecord:
+        best = max(done, key=_rank, default=None)
+        finished = record.model_copy(
+            update={
+                "status": status,
+                "message": message,
+                "num_epochs_done": len(done),
+                "best_epoch": best.epoch if best else None,
+                "best_validation_dice": _or_none(best.validation_dice) if best else None,
+                "training_s": done[-1].cumulative_s if done else 0.0,
+                "peak_memory_mib": _or_none(done[-1].peak_memory_mib) if done else None,
+            }
+        )
+        write_record(finished, folder / RUN)
+        return finished
+
+    done: list[Epoch] = []
+    try:
+        with deterministic(recipe.training.is_deterministic):
+            _run_epochs(config, training, validation, folder, device, precision, done, progress)
+    except KeyboardInterrupt:
+        kept = "weights of the best epoch kept" if done else "no epoch was finished, so no weights"
+        finish("interrupted", f"stopped by the user; {kept}", done)
+        raise
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            finish("failed", str(error), done)
+            raise
+        batch = recipe.training.batch_size
+        message = (
+            f"out of memory on {device} with batch_size {batch} and image_size "
+            f"{recipe.slices.image_size}. Halve training.batch_size, or choose a smaller "
+            "slices.image_size or model."
+        )
+        finish("failed", message, done)
+        raise TrainingError(message) from error
+    except TrainingError as error:
+        finish("failed", str(error), done)
+        raise
+    return finish("complete", "", done)
+
+
+def _run_epochs(
+    config: RunConfig,
+    training: SliceSet,
+    validation: SliceSet,
+    folder: Path,
+    device: torch.device,
+    precision: Precision,
+    done: list[Epoch],
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """Append one `Epoch` to `done` and to `training.csv` for each pass; save the best weights."""
+    recipe = config.recipe
+    torch.manual_seed(config.seed)
+    network = build_model(config.model.name, config.model.options)
+    # Channels-last is the layout that convolutions run fastest in, on CPU and on GPU.
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = _optimiser(network, recipe.optimiser)
+    random = torch.Generator().manual_seed(config.seed)
+    has_lesion = training.has_lesion
+    batch_size = recipe.training.batch_size
+    num_steps = math.ceil(int(has_lesion.sum()) / batch_size)
+    schedule = _schedule(optimiser, recipe.schedule, num_steps * recipe.training.num_epochs)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, factor=recipe.schedule.factor, patience=recipe.schedule.patience
+    )
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    reset_peak_memory(device)
+    with (folder / "training.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(Epoch.__dataclass_fields__))
+        table.writeheader()
+        for epoch in range(1, recipe.training.num_epochs + 1):
+            start = time.perf_counter()
+            network.train()
+            learning_rate = optimiser.param_groups[0]["lr"]
+            sum_loss = 0.0
+            order = epoch_order(has_lesion, recipe.slices.negative_share, random)
+            for step, indices in enumerate(order.split(batch_size), 1):
+                images = training.images[indices].float().to(device)
+                masks = training.masks[indices].float().to(device)
+                images, masks = augment(images, masks, recipe.augmentation, random)
+                with autocast:
+                    logits = network(images.contiguous(memory_format=torch.channels_last))
+                value = loss(logits, masks, recipe.loss)
+                optimiser.zero_grad(set_to_none=True)
+                value.backward()
+                optimiser.step()
+                if schedule is not None:
+                    schedule.step()
+                sum_loss += _finite(value, training, indices, epoch, step)
+                if progress is not None:
+                    last = done[-1] if done else None
+                    progress(Progress(epoch, recipe.training.num_epochs, step, num_steps, last))
+            training_s = time.perf_counter() - start
+            validation_loss, validation_dice = validate(network, validation, config, autocast)
+            if recipe.schedule.name == "plateau":
+                plateau.step(validation_loss)
+            epoch_s = time.perf_counter() - start
+            row = Epoch(
+                epoch=epoch,
+                training_loss=sum_loss / num_steps,
+                validation_loss=validation_loss,
+                validation_dice=validation_dice,
+                learning_rate=learning_rate,
+                epoch_s=epoch_s,
+                cumulative_s=epoch_s + (done[-1].cumulative_s if done else 0.0),
+                slices_per_s=len(order) / training_s,
+                peak_memory_mib=_or_nan(peak_memory_mib(device)),
+            )
+            if not done or _rank(row) > max(map(_rank, done)):
+                save_model(
+                    folder,
+                    network,
+                    config.model,
+                    image_size=recipe.slices.image_size,
+                    intensity=recipe.intensity,
+                    threshold=THRESHOLD,
+                )
+            done.append(row)
+            table.writerow({k: "" if v != v else v for k, v in asdict(row).items()})
+            file.flush()
+
+
+def validate(
+    network: nn.Module,
+    slices: SliceSet,
+    config: RunConfig,
+    autocast: contextlib.AbstractContextManager[object],
+) -> tuple[float, float]:
+    """Mean loss over batches, and mean Dice over subjects at the network's resolution.
+
+    Returns:
+        Loss; Dice, where a subject with neither lesion nor prediction is undefined and left out
+        (NaN if all are).
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    sum_loss = 0.0
+    counts: dict[str, OverlapCounts] = defaultdict(OverlapCounts)
+    with torch.inference_mode(), autocast:
+        for indices in torch.arange(len(slices)).split(config.recipe.training.batch_size):
+            images = slices.images[indices].float().to(device)
+            masks = slices.masks[indices].to(device)
+            logits = network(images.contiguous(memory_format=torch.channels_last)).float()
+            sum_loss += float(loss(logits, masks.float(), config.recipe.loss)) * len(indices)
+            for index, count in zip(
+                indices.tolist(), _overlap(logits.sigmoid() >= THRESHOLD, masks), strict=True
+            ):
+                counts[slices.names[index].subject] += count
+    scores = [c.dice for c in counts.values() if not math.isnan(c.dice)]
+    return sum_loss / len(slices), sum(scores) / len(scores) if scores else math.nan
+
+
+def _overlap(predictions: Tensor, masks: Tensor) -> list[OverlapCounts]:
+    """Counts of each slice of `(N, 1, H, W)` boolean tensors, fetched from the device at once."""
+    pairs = ((predictions & masks), (predictions & ~masks), (~predictions & masks))
+    counts = torch.stack([pair.flatten(1).sum(dim=1) for pair in pairs], dim=1)
+    return [OverlapCounts(*row) for row in counts.tolist()]
+
+
+def _optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _schedule(
+    optimiser: torch.optim.Optimizer, config: ScheduleConfig, num_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR | None:
+    """The cosine schedule, one step per batch; None under plateau, which steps per epoch."""
+    if config.name == "plateau":
+        return None
+    num_warmup = round(config.warmup_share * num_steps)
+
+    def factor(step: int) -> float:
+        if step < num_warmup:
+            return (step + 1) / (num_warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+def _finite(value: Tensor, slices: SliceSet, indices: Tensor, epoch: int, step: int) -> float:
+    """The loss as a float; an error that names the batch's cases if it is NaN or infinite."""
+    number = float(value.detach())
+    if math.isfinite(number):
+        return number
+    names = [slices.names[i] for i in indices.tolist()]
+    cases = ", ".join(f"{name.image} (slice {name.index})" for name in names)
+    raise TrainingError(
+        f"loss is {number} in epoch {epoch}, step {step}, expected a finite number; batch: "
+        f"{cases}. Lower optimiser.learning_rate, use training.precision fp32, or look at these "
+        "images."
+    )
+
+
+def _require_lesions(training: SliceSet, validation: SliceSet) -> None:
+    for name, slices in (("training", training), ("validation", validation)):
+        if not len(slices) or not slices.has_lesion.any():
+            raise TrainingError(
+                f"the {name} set has {len(slices)} marked slices and no lesion, expected at "
+                "least one lesion. Check the masks, or split again."
+            )
+
+
+def _rank(epoch: Epoch) -> tuple[float, float]:
+    """Order of epochs: validation Dice (undefined is worst), then lower validation loss."""
+    dice = epoch.validation_dice
+    return (-1.0 if math.isnan(dice) else dice, -epoch.validation_loss)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # The CPU allocator raises a plain RuntimeError; only its text tells.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text in str(error) for text in ("not enough memory", "can't allocate memory")
+    )
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

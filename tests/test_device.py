@@ -1,0 +1,56 @@
+import sys
+
+import pytest
+import torch
+
+from hemaseg.errors import ConfigError
+from hemaseg.training.device import (
+    choose_device,
+    choose_precision,
+    deterministic,
+    peak_memory_mib,
+    reset_peak_memory,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_named_device_is_taken() -> None:
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("name", ["cuda:77", "gpu"])
+def test_absent_device_is_refused_not_replaced(name: str) -> None:
+    with pytest.raises(ConfigError, match=f'device "{name}" cannot be used'):
+        choose_device(name)
+
+
+def test_auto_precision_on_cpu_is_single() -> None:
+    assert choose_precision("auto", CPU) == "fp32"
+    assert choose_precision("bf16", CPU) == "bf16"
+
+
+def test_deterministic_mode_ends_with_its_block() -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+
+    def fail_inside() -> None:
+        with deterministic(not before):
+            assert torch.are_deterministic_algorithms_enabled() is not before
+            raise RuntimeError("inner")
+
+    with pytest.raises(RuntimeError, match="inner"):
+        fail_inside()
+    assert torch.are_deterministic_algorithms_enabled() is before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_peak_memory_sees_an_allocation() -> None:
+    reset_peak_memory(CPU)
+    before = peak_memory_mib(CPU)
+    block = torch.ones(64, 2**20)  # 256 MiB
+    del block
+    after = peak_memory_mib(CPU)
+    assert before is not None
+    assert after is not None
+    assert after - before > 200

@@ -1,0 +1,263 @@
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
+from hemaseg.errors import TrainingError
+from hemaseg.slices.dataset import SliceName, SliceSet
+from hemaseg.training import loop
+from hemaseg.training.checkpoint import MODEL, RUN, WEIGHTS, RunRecord, load_model, read_record
+
+ORIGIN = loop.DataOrigin(cohort_sha256="c", split_sha256="s", fold=1)
+
+
+def discs(num_subjects: int, seed: int, num_slices: int = 4) -> SliceSet:
+    """Bright discs on noise; the last slice of each subject has none."""
+    random = torch.Generator().manual_seed(seed)
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    images, masks, names = [], [], []
+    for subject in range(num_subjects):
+        for index in range(num_slices):
+            y, x = (float(v) for v in 8 + 16 * torch.rand(2, generator=random))
+            mask = (rows - y) ** 2 + (columns - x) ** 2 < 30
+            if index == num_slices - 1:
+                mask = torch.zeros_like(mask)
+            images.append((0.25 * torch.rand(32, 32, generator=random) + 0.5 * mask)[None])
+            masks.append(mask[None])
+            names.append(SliceName(f"s{subject}", f"s{subject}_{index}.png", 0))
+    return SliceSet(torch.stack(images).half(), torch.stack(masks), tuple(names))
+
+
+def config(seed: int = 0, model: str = "unet", **sections: dict[str, object]) -> RunConfig:
+    content: dict[str, object] = {
+        "description": "test",
+        "slices": {"image_size": 32},
+        "training": {"num_epochs": 3, "batch_size": 4},
+    }
+    for name, values in sections.items():
+        content[name] = {**content.get(name, {}), **values}  # type: ignore[dict-item]
+    return RunConfig(
+        model=ModelConfig(name=model, options={"base_width": 8}),
+        seed=seed,
+        device="cpu",
+        recipe=Recipe.model_validate(content),
+    )
+
+
+def run(folder: Path, settings: RunConfig | None = None) -> RunRecord:
+    return loop.train(settings or config(), discs(6, 1), discs(3, 2), folder, origin=ORIGIN)
+
+
+def test_run_folder_is_complete_and_says_what_was_done(tmp_path: Path) -> None:
+    record = run(tmp_path)
+    assert record == read_record(tmp_path / RUN, RunRecord)
+    assert record.status == "complete"
+    assert record.num_epochs_done == 3
+    assert (record.num_training_subjects, record.num_training_slices) == (6, 24)
+    # Without negative slices in training, validation is on slices with a lesion too.
+    assert (record.num_validation_subjects, record.num_validation_slices) == (3, 9)
+    assert record.fold == 1
+    assert read_config(tmp_path / "config.toml", RunConfig) == config()
+    table = pd.read_csv(tmp_path / "training.csv")
+    assert list(table.columns) == list(loop.Epoch.__dataclass_fields__)
+    assert list(table["epoch"]) == [1, 2, 3]
+    assert table["cumulative_s"].iloc[-1] == pytest.approx(table["epoch_s"].sum())
+    assert record.best_epoch == table["validation_dice"].argmax() + 1
+
+
+@pytest.mark.parametrize("model", ["unet", "dr_unet", "dense_unet"])
+def test_same_seed_gives_same_bits(tmp_path: Path, model: str) -> None:
+    augmented = config(
+        model=model,
+        augmentation={"rotation_deg": 20, "noise_sd": 0.1},
+        slices={"negative_share": 0.25},
+    )
+    for name in ("a", "b"):
+        run(tmp_path / name, augmented)
+    assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
+    a, b = (pd.read_csv(tmp_path / name / "training.csv") for name in ("a", "b"))
+    kept = ["epoch", "training_loss", "validation_loss", "validation_dice", "learning_rate"]
+    pd.testing.assert_frame_equal(a[kept], b[kept], check_exact=True)
+
+
+def test_other_seed_gives_other_weights(tmp_path: Path) -> None:
+    run(tmp_path / "a")
+    run(tmp_path / "b", config(seed=1))
+    assert (tmp_path / "a" / WEIGHTS).read_bytes() != (tmp_path / "b" / WEIGHTS).read_bytes()
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    record = run(
+        tmp_path,
+        config(training={"num_epochs": 15}, optimiser={"learning_rate": 0.005}),
+    )
+    assert record.best_validation_dice is not None
+    assert record.best_validation_dice > 0.85
+
+
+def test_stored_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
+    settings = config(training={"num_epochs": 6}, optimiser={"learning_rate": 0.02})
+    record = run(tmp_path, settings)
+    network, _ = load_model(tmp_path)
+    validation = discs(3, 2)
+    lesions = validation.select(torch.nonzero(validation.has_lesion).flatten())
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=False)
+    _, dice = loop.validate(network, lesions, settings, autocast)
+    assert dice == pytest.approx(record.best_validation_dice, abs=1e-6)
+
+
+def test_validation_dice_is_by_subject_not_by_slice(tmp_path: Path) -> None:
+    """A network that marks everything: each subject's Dice is 2 m / (m + all), pooled."""
+
+    class Everything(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images * 0 + 9 + self.weight
+
+    slices = discs(3, 2)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=False)
+    _, dice = loop.validate(Everything(), slices, config(), autocast)
+    sizes = slices.masks.view(3, -1).sum(dim=1)
+    assert dice == pytest.approx(float((2 * sizes / (sizes + 4 * 32 * 32)).mean()))
+
+
+def test_plateau_cuts_by_the_stated_factor(tmp_path: Path) -> None:
+    """With a rate so small that nothing improves much, each patience period ends in a cut."""
+    settings = config(
+        training={"num_epochs": 8},
+        optimiser={"learning_rate": 1e-6},
+        schedule={"patience": 0},
+    )
+    run(tmp_path, settings)
+    rates = pd.read_csv(tmp_path / "training.csv")["learning_rate"]
+    ratios = (rates / rates.shift()).dropna()
+    assert ratios.min() == pytest.approx(math.sqrt(0.1))
+
+
+def test_cosine_ends_near_zero_after_a_warm_up(tmp_path: Path) -> None:
+    settings = config(training={"num_epochs": 8}, schedule={"name": "cosine", "warmup_share": 0.25})
+    run(tmp_path, settings)
+    rates = pd.read_csv(tmp_path / "training.csv")["learning_rate"]
+    assert rates[0] < rates[2]
+    assert rates[2] == pytest.approx(0.001, rel=0.05)
+    assert rates[7] < 0.0001
+
+
+def test_negatives_enter_training_and_validation_when_asked(tmp_path: Path) -> None:
+    record = run(tmp_path, config(slices={"negative_share": 0.25}))
+    assert record.num_validation_slices == 12
+
+
+def test_no_lesion_is_refused(tmp_path: Path) -> None:
+    slices = discs(2, 1)
+    empty = SliceSet(slices.images, torch.zeros_like(slices.masks), slices.names)
+    with pytest.raises(TrainingError, match="training set has 8 marked slices and no lesion"):
+        loop.train(config(), empty, slices, tmp_path, origin=ORIGIN)
+    with pytest.raises(TrainingError, match="validation set has 0 marked slices and no lesion"):
+        loop.train(config(), slices, empty, tmp_path, origin=ORIGIN)
+
+
+def test_loss_that_is_not_finite_stops_with_the_cases(tmp_path: Path) -> None:
+    slices = discs(6, 1)
+    images = slices.images.clone()
+    images[5] = math.nan
+    broken = SliceSet(images, slices.masks, slices.names)
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, step \d.*s1_1\.png"):
+        loop.train(config(), broken, discs(2, 2), tmp_path, origin=ORIGIN)
+    record = read_record(tmp_path / RUN, RunRecord)
+    assert record.status == "failed"
+    assert "loss is nan" in record.message
+
+
+def golden_config() -> RunConfig:
+    return config(
+        training={"num_epochs": 5},
+        augmentation={"rotation_deg": 20, "flip_probability": 0.5, "gamma": 0.3},
+        loss={"name": "dice_cross_entropy"},
+        slices={"negative_share": 0.25},
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_no_memory_becomes_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loop, "augment", no_memory)
+    with pytest.raises(TrainingError, match=r"out of memory on cpu with batch_size 4.*Halve"):
+        run(tmp_path)
+    assert read_record(tmp_path / RUN, RunRecord).status == "failed"
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(loop, "augment", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run(tmp_path)
+    assert read_record(tmp_path / RUN, RunRecord).status == "failed"
+
+
+def test_interruption_leaves_a_usable_run(tmp_path: Path) -> None:
+    def stop_in_second_epoch(step: loop.Progress) -> None:
+        if step.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(
+            config(),
+            discs(6, 1),
+            discs(3, 2),
+            tmp_path,
+            origin=ORIGIN,
+            progress=stop_in_second_epoch,
+        )
+    record = read_record(tmp_path / RUN, RunRecord)
+    assert record.status == "interrupted"
+    assert record.best_epoch == 1
+    load_model(tmp_path)
+    assert len(pd.read_csv(tmp_path / "training.csv")) == 1
+
+
+def test_interruption_before_the_first_epoch_says_so(tmp_path: Path) -> None:
+    def stop(step: loop.Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config(), discs(2, 1), discs(2, 2), tmp_path, origin=ORIGIN, progress=stop)
+    assert "no weights" in read_record(tmp_path / RUN, RunRecord).message
+    assert not (tmp_path / MODEL).exists()
+
+
+def test_mixed_precision_trains(tmp_path: Path) -> None:
+    record = run(tmp_path, config(training={"precision": "bf16", "num_epochs": 2}))
+    assert record.precision == "bf16"
+    assert record.status == "complete"
+
+
+def test_golden_loss_curve(tmp_path: Path) -> None:
+    """A change that should not move numbers must leave this curve; see CONTRIBUTING.md."""
+    golden = Path(__file__).parent / "golden" / "training_loss.csv"
+    run(tmp_path, golden_config())
+    kept = ["epoch", "training_loss", "validation_loss", "validation_dice"]
+    found = pd.read_csv(tmp_path / "training.csv")[kept]
+    # Other processors sum in another order; a real change moves the curve far more than this.
+    pd.testing.assert_frame_equal(found, pd.read_csv(golden), rtol=2e-2, atol=5e-3)
