@@ -1,0 +1,140 @@
+"""A trained run and a cohort to masks, each on its image's own grid.
+
+The sigmoid lives here (and in `training.losses`): models return logits.
+
+Shape legend: K slices of an image file, H rows, W columns on its own grid.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hemaseg.cohorts.table import Cohort
+from hemaseg.files import whole_file
+from hemaseg.prediction.paths import prediction_paths
+from hemaseg.scans.images import write_mask
+from hemaseg.slices.dataset import fit_back, fit_to_square, scaled_images
+from hemaseg.training.checkpoint import load_model
+from hemaseg.training.device import choose_device
+
+COLUMNS = ["subject", "slice", "image", "reference", "prediction"]
+"""Of `predictions.csv`."""
+
+BATCH_SIZE = 8
+"""Slices per call of the network; batch norm is in evaluation mode, so masks do not depend on
+it."""
+
+
+@dataclass(frozen=True)
+class PredictionCost:
+    """What predicting took.
+
+    Attributes:
+        num_slices: Slices that went through the network.
+        network_s: Time in the network, resampling and sigmoid; reading and writing apart.
+    """
+
+    num_slices: int
+    network_s: float
+
+    @property
+    def slices_per_s(self) -> float:
+        """Slices per second of network time; NaN if none."""
+        return self.num_slices / self.network_s if self.network_s else float("nan")
+
+
+def predict_cohort(
+    run_folder: Path,
+    cohort: Cohort,
+    folder: Path,
+    *,
+    device: str = "auto",
+    marked_only: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> PredictionCost:
+    """Write the mask of every image of a cohort, and `predictions.csv` that lists them.
+
+    Args:
+        run_folder: What `hemaseg train` wrote.
+        cohort: The images; their references, if any, are not looked at.
+        folder: Masks go to `folder/SUBJECT/NAME`; see `paths.prediction_path`.
+        device: As in `RunConfig`.
+        marked_only: Whether to leave out images without reference (they cannot be scored).
+        progress: Called with the numbers of image files done and to do.
+
+    Raises:
+        CheckpointError: If the run folder is incomplete or damaged.
+        CohortError, ScanError, ConfigError: If an image cannot be read, scaled or written.
+    """
+    network, record = load_model(run_folder)
+    target = choose_device(device)
+    network = network.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wanted = [case for case in cohort.images if case.is_marked or not marked_only]
+    path_of = dict(zip((case.id for case in wanted), prediction_paths(folder, wanted), strict=True))
+    num_slices, network_s = 0, 0.0
+    rows: list[dict[str, object]] = []
+    # The first call of a network prepares kernels; it shall not count as its speed.
+    size = record.image_size
+    probabilities(network, np.zeros((1, size, size), np.float32), size)
+    for image in scaled_images(cohort, record.intensity):
+        case = image.case
+        if case.id not in path_of:
+            continue
+        start = time.perf_counter()
+        mask = probabilities(network, image.voxels, size) >= record.threshold
+        network_s += time.perf_counter() - start
+        num_slices += len(mask)
+        path = path_of[case.id]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(mask, image.scan, path)
+        rows.append(
+            {
+                "subject": case.subject,
+                "slice": "" if case.slice is None else case.slice,
+                "image": _relative(case.image, folder),
+                "reference": "" if case.mask is None else _relative(case.mask, folder),
+                "prediction": _relative(path, folder),
+            }
+        )
+        if progress is not None:
+            progress(len(rows), len(wanted))
+    with whole_file(folder / "predictions.csv") as partial:
+        pd.DataFrame(rows, columns=COLUMNS).to_csv(partial, index=False, lineterminator="\n")
+    return PredictionCost(num_slices, network_s)
+
+
+@torch.inference_mode()
+def probabilities(
+    network: nn.Module, voxels: NDArray[np.float32], image_size: int
+) -> NDArray[np.float32]:
+    """Probability of lesion for each pixel of a stack.
+
+    Args:
+        network: In evaluation mode, giving logits.
+        voxels: `(K, H, W)` in [0, 1].
+        image_size: Rows and columns that the network sees; slices are fitted to it and back.
+
+    Returns:
+        `(K, H, W)` in [0, 1].
+    """
+    device = next(network.parameters()).device
+    parts: list[Tensor] = []
+    for batch in torch.from_numpy(voxels)[:, None].split(BATCH_SIZE):
+        # Rounded as the training slices are stored, so that both see the same values.
+        images = fit_to_square(batch, image_size).to(torch.float16).float().to(device)
+        logits = network(images.contiguous(memory_format=torch.channels_last)).float()
+        parts.append(fit_back(logits.sigmoid().cpu(), *voxels.shape[1:])[:, 0])
+    return torch.cat(parts).numpy()
+
+
+def _relative(path: Path, folder: Path) -> str:
+    # Path.relative_to(walk_up=True) needs Python 3.12.
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
