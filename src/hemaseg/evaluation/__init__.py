@@ -1,0 +1,1 @@
+"""Mask files of any tool to tables of scores. Never imports torch."""

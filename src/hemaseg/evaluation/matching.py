@@ -1,0 +1,212 @@
+"""Which predicted mask file belongs to which reference: from names, or from a cohort.
+
+Nothing is left out in silence: a prediction without reference, or a reference without prediction,
+is an error that lists all of them.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hemaseg.cohorts.table import CaseImage, Cohort, natural
+from hemaseg.errors import EvaluationError
+from hemaseg.prediction.paths import prediction_paths
+from hemaseg.scans.images import is_nifti, is_picture, stem
+
+MAX_LISTED = 50
+"""So many problems are listed in an error; the others are counted."""
+
+# Both as in `cohorts.index`, so that the same files give the same subjects.
+_MASK_ENDINGS = ("_mask", "_seg", "_label")
+_SLICE = re.compile("(.*?)[-_ ]?([0-9]{1,9})")
+
+
+@dataclass(frozen=True)
+class MaskPair:
+    """The two mask files of one image: a slice of a stack of pictures, or a whole volume.
+
+    Attributes:
+        subject: The person.
+        scan: One volume of the subject; the slices of one stack share it.
+        slice: Number of the slice in its stack; None for a volume or a picture without number.
+        prediction: The predicted mask.
+        reference: The reference mask; None if the case declares it to be empty.
+        case: The row of the cohort; None if the files were matched by name.
+    """
+
+    subject: str
+    scan: str
+    slice: int | None
+    prediction: Path
+    reference: Path | None
+    case: CaseImage | None = None
+
+
+def match_folders(predictions: Path, references: Path) -> tuple[MaskPair, ...]:
+    """Pairs of masks from two folders of PNG, TIFF or NIfTI files, in natural order.
+
+    Files match if their paths inside the folders are equal without suffix and without a last
+    `_mask`, `_seg` or `_label`; if one folder is flat, it is enough that their names are. Where
+    some names end in one of these, the other images of that folder are taken for the images that
+    the masks belong to and left aside. So are hidden files and files of other kinds.
+
+    Subject and slice are read from the reference's path: `SUBJECT/NAME_12.png`, `SUBJECT/12.png`
+    or `SUBJECT_12.png` for a slice, `SUBJECT/NAME.nii.gz` or `SUBJECT.nii.gz` for a volume.
+
+    Raises:
+        EvaluationError: A folder is missing or has no masks, two files have one name, some file
+            has no counterpart, or a name does not say which subject it is (all are listed).
+    """
+    predicted, expected = _mask_files(predictions), _mask_files(references)
+    if predicted.keys() != expected.keys() and (_is_flat(predicted) or _is_flat(expected)):
+        predicted, expected = _by_name(predicted, predictions), _by_name(expected, references)
+    problems = [
+        f"{path}: no prediction" for name, path in expected.items() if name not in predicted
+    ] + [f"{path}: no reference" for name, path in predicted.items() if name not in expected]
+    raise_problems(
+        f"{predictions} against {references}",
+        problems,
+        f"{len(predicted)} predictions and {len(expected)} references, expected one for each with "
+        "the same name. Predict what is missing, or move away what shall not be scored.",
+    )
+    return tuple(sorted(_named_pairs(references, predicted, expected), key=_order))
+
+
+def match_cohort(predictions: Path, cohort: Cohort) -> tuple[MaskPair, ...]:
+    """Pairs of masks for the marked images of a cohort, in its order.
+
+    The predictions lie where `prediction_path` says. The cohort decides what is scored: other
+    files in the folder are not looked at.
+
+    Raises:
+        CohortError: Two images would share a prediction.
+        EvaluationError: The folder is missing, the cohort has no marked image, or predictions are
+            missing (all are listed).
+    """
+    _check_folder(predictions)
+    images = [image for image in cohort.images if image.is_marked]
+    if not images:
+        raise EvaluationError(
+            f"cohort: 0 of {len(cohort.images)} images have a reference mask, expected at least "
+            "one. Index a folder with masks."
+        )
+    paths = prediction_paths(predictions, images)
+    missing = [f"{path}: no such file" for path in paths if not path.is_file()]
+    raise_problems(
+        str(predictions),
+        missing,
+        f"{len(images) - len(missing)} predictions, expected {len(images)}, one for each image "
+        "with a reference. Predict the whole cohort, or score the part that was predicted.",
+    )
+    return tuple(
+        MaskPair(image.subject, image.scan, image.slice, path, image.mask, image)
+        for image, path in zip(images, paths, strict=True)
+    )
+
+
+def raise_problems(what: str, problems: list[str], remedy: str) -> None:
+    """Raise one `EvaluationError` that lists all problems, if there are any."""
+    if not problems:
+        return
+    more = len(problems) - MAX_LISTED
+    lines = problems[:MAX_LISTED] + ([f"and {more} more"] if more > 0 else [])
+    raise EvaluationError("\n  ".join([f"{what}: {remedy}", *lines]))
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise EvaluationError(f"{folder}: found {found}, expected a folder of masks. Correct it.")
+
+
+def _mask_files(folder: Path) -> dict[str, Path]:
+    """Mask files by their path inside the folder, without suffix and without `_mask`."""
+    _check_folder(folder)
+    inside = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    images = [
+        path
+        for path in inside
+        if (is_picture(path) or is_nifti(path))
+        and not any(part.startswith(".") for part in path.parts)
+    ]
+    masks = [path for path in images if stem(path).endswith(_MASK_ENDINGS)] or images
+    if not masks:
+        raise EvaluationError(
+            f"{folder}: 0 masks among {len(inside)} files, expected PNG, TIFF or NIfTI files. "
+            "Give the folder that holds them."
+        )
+    return _unique(((path.with_name(_bare_name(path)).as_posix(), path) for path in masks), folder)
+
+
+def _by_name(files: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """The same files by their names alone."""
+    return _unique(
+        ((_bare_name(path), path.relative_to(folder)) for path in files.values()), folder
+    )
+
+
+def _unique(named: Iterable[tuple[str, Path]], folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    problems = []
+    for name, inside in named:
+        if name in files:
+            problems.append(f"{folder / inside}: same name as {files[name]}")
+        files.setdefault(name, folder / inside)
+    raise_problems(
+        str(folder), problems, "expected one mask for each name. Keep one of them in the folder."
+    )
+    return files
+
+
+def _is_flat(files: dict[str, Path]) -> bool:
+    return not any("/" in name for name in files)
+
+
+def _bare_name(path: Path) -> str:
+    name = stem(path)
+    return next((name[: -len(end)] for end in _MASK_ENDINGS if name.endswith(end)), name)
+
+
+def _parsed_name(inside: Path) -> tuple[str, str, int | None]:
+    """Subject, scan and slice number that the path of a reference inside its folder says."""
+    name = _bare_name(inside)
+    numbered = None if is_nifti(inside) else _SLICE.fullmatch(name)
+    stack, number = (numbered[1], int(numbered[2])) if numbered else (name, None)
+    subject = inside.parent.name or stack
+    return subject, stack or subject, number
+
+
+def _named_pairs(
+    references: Path, predicted: dict[str, Path], expected: dict[str, Path]
+) -> list[MaskPair]:
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    owners: dict[tuple[str, str, int | None], Path] = {}
+    pairs, problems = [], []
+    for name, path in expected.items():
+        subject, scan, number = _parsed_name(path.relative_to(references))
+        pairs.append(MaskPair(subject, scan, number, predicted[name], path))
+        homes[subject].add(str(path.parent))
+        owner = owners.setdefault((subject, scan, number), path)
+        if not subject:
+            problems.append(f"{path}: no subject in its name")
+        elif owner != path:
+            problems.append(f"{path}: slice {number} of subject {subject}, as {owner}")
+    problems += [
+        f"subject {subject}: masks in {len(places)} folders ({', '.join(sorted(places)[:3])})"
+        for subject, places in homes.items()
+        if len(places) > 1
+    ]
+    raise_problems(
+        str(references),
+        problems,
+        "expected SUBJECT_SLICE.png, SUBJECT.nii.gz, or one folder per subject. Rename the files, "
+        "or index the scans and score against the cohort table.",
+    )
+    return pairs
+
+
+def _order(pair: MaskPair) -> tuple[object, ...]:
+    number = -1 if pair.slice is None else pair.slice
+    return natural(pair.subject), natural(pair.scan), number
