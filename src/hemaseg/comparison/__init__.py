@@ -1,0 +1,1 @@
+"""Score tables to differences, intervals, tests and verdicts."""

@@ -1,0 +1,161 @@
+"""Score tables of any tool, read and checked so that arms can be compared cell by cell."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hemaseg.errors import ComparisonError
+
+KEYS = ["arm", "subject", "fold", "seed"]
+"""Columns that, together, name one row of the scores."""
+
+FRACTIONS = ("dice", "iou", "sensitivity", "precision", "surface_dice")
+"""Metrics that lie in [0, 1]."""
+
+UNDEFINED = ("", "NA", "NaN", "nan")
+"""Fields of a number column that mean undefined; ``inf`` is a number."""
+
+_NUM_LISTED = 5  # offending rows that a message names
+
+
+def read_score_tables(paths: Mapping[str, Path]) -> pd.DataFrame:
+    """Join one CSV file per arm into the scores that `hemaseg.comparison.paired.compare` takes.
+
+    Each file needs a column subject and at least one metric; columns fold and seed are 0 where they
+    are missing. Columns in which every field is a number or undefined become numbers, the others
+    stay text. Subjects are text: 007 is not 7.
+
+    Args:
+        paths: Name of the arm to its file, two or more.
+
+    Raises:
+        ComparisonError: A file cannot be read, has no row or no column subject, or names an arm.
+    """
+    return pd.concat([_arm_table(arm, path) for arm, path in paths.items()], ignore_index=True)
+
+
+def _arm_table(arm: str, path: Path) -> pd.DataFrame:
+    """The scores of one arm."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ComparisonError(
+            f"{path}: cannot be read as a CSV table ({error}). Give a UTF-8 file with a header."
+        ) from error
+    if header.count("subject") != 1 or len(set(header)) < len(header) or not rows:
+        raise ComparisonError(
+            f"{path}: found columns {header} and {len(rows)} rows, expected a column subject, each "
+            "name once, and a row per subject. Give a table of scores per subject."
+        )
+    uneven = [row for row in rows if len(row) != len(header)]
+    if uneven:
+        raise ComparisonError(
+            f"{path}: found {len(uneven[0])} fields in {','.join(uneven[0])!r}, expected "
+            f"{len(header)} as in the header. Correct the file."
+        )
+    text = pd.DataFrame(rows, columns=header, dtype=str)
+    if "arm" in text.columns:
+        raise ComparisonError(
+            f"{path}: has a column arm, expected the scores of one arm, {arm}. Split it into "
+            "one file per arm."
+        )
+    table = text.apply(_numbers)
+    table["subject"] = text["subject"].where(text["subject"] != "")
+    table.insert(0, "arm", arm)
+    for key in ("fold", "seed"):
+        if key not in table.columns:
+            table[key] = 0
+    return table
+
+
+def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One metric as a table of (subject, fold, seed) x arm, after all checks.
+
+    Args:
+        scores: One row per arm, subject, fold and seed, with these columns and the metric's.
+        metric: Name of the column.
+
+    Returns:
+        Scores as float, NaN only where undefined; arms in the order of the scores, the index
+        sorted, all keys as text.
+
+    Raises:
+        ComparisonError: A column or key is missing, a row is repeated, a value is no number or not
+            a value of the metric, there are fewer than two arms, or the arms were not all tested on
+            the same subjects in the same folds and seeds.
+    """
+    missing = [name for name in [*KEYS, metric] if name not in scores.columns]
+    if missing:
+        raise ComparisonError(
+            f"scores: columns {missing} are missing, found {list(scores.columns)}. Add them, or "
+            "name another metric."
+        )
+    blank = scores[KEYS].isna().any(axis=1).to_numpy()
+    if blank.any():
+        raise ComparisonError(
+            f"scores: {blank.sum()} rows lack arm, subject, fold or seed, the first is row "
+            f"{blank.argmax() + 1}. Fill them in."
+        )
+    _require_sound_values(scores, metric)
+    table = scores[KEYS].astype(str).assign(score=scores[metric].astype(float))
+    arms = list(dict.fromkeys(table["arm"]))
+    if len(arms) < 2:
+        raise ComparisonError(f"scores: found the arms {arms}, expected two or more. Add an arm.")
+    repeated = table[table.duplicated(KEYS)]
+    if len(repeated):
+        raise ComparisonError(
+            f"scores: {len(repeated)} rows repeat the arm, subject, fold and seed of another: "
+            f"{_listed(repeated[KEYS].to_numpy().tolist())}. Give one row per subject and run."
+        )
+    arms_of = table.groupby(KEYS[1:])["arm"].agg(set)
+    lacking = [
+        [*cell, "not in", *sorted(set(arms) - present)]
+        for cell, present in zip(arms_of.index.tolist(), arms_of, strict=True)
+        if len(present) < len(arms)
+    ]
+    if lacking:
+        raise ComparisonError(
+            f"scores: {len(lacking)} of {len(arms_of)} combinations of subject, fold and seed were "
+            f"not tested in every arm: {_listed(lacking)}. Test all arms on the same subjects in "
+            "the same runs; or take these subjects out of all arms, and report it."
+        )
+    return table.pivot(index=KEYS[1:], columns="arm", values="score")[arms]
+
+
+def _require_sound_values(scores: pd.DataFrame, metric: str) -> None:
+    """Refuse scores that are no numbers or cannot be values of the metric."""
+    column = scores[metric]
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        numbers = pd.to_numeric(column, errors="coerce")
+        wrong = column[numbers.isna() & column.notna()]
+        found = repr(wrong.iloc[0]) if len(wrong) else f"values of type {column.dtype}"
+        raise ComparisonError(
+            f"scores: {metric} must hold numbers, found {found}. Correct it, or name another "
+            "metric."
+        )
+    low, high = (0.0, 1.0) if metric in FRACTIONS else (-np.finfo(float).max, np.inf)
+    outside = scores[(column < low) | (column > high)]
+    if len(outside):
+        first = outside.iloc[0]
+        raise ComparisonError(
+            f"scores: {metric} of arm {first['arm']}, subject {first['subject']} is "
+            f"{first[metric]:g}, expected {low:.3g} to {high:g}. Correct it (divide a percentage "
+            "by 100)."
+        )
+
+
+def _listed(rows: list[list[str]]) -> str:
+    """The first rows as text."""
+    more = f" and {len(rows) - _NUM_LISTED} more" if len(rows) > _NUM_LISTED else ""
+    return "; ".join(" ".join(row) for row in rows[:_NUM_LISTED]) + more
+
+
+def _numbers(column: "pd.Series[str]") -> "pd.Series[float] | pd.Series[str]":
+    """The column as numbers, or as it is where a field is neither number nor undefined."""
+    defined = column[~column.isin(UNDEFINED)]
+    numbers = pd.to_numeric(defined, errors="coerce")
+    return column if numbers.isna().any() else numbers.reindex(column.index)

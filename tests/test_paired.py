@@ -1,0 +1,381 @@
+"""Comparisons by hand, against the plain functions, and under changes that must not matter."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+from scipy import stats
+from statsmodels.stats.anova import AnovaRM
+
+from hemaseg.comparison.paired import (
+    Comparison,
+    compare,
+    paper_analysis,
+    write_comparison,
+)
+from hemaseg.comparison.resampling import cluster_bootstrap_interval, sign_flip
+from hemaseg.comparison.score_tables import read_score_tables
+from hemaseg.comparison.statistics import holm, paired_t, signed_rank, t_interval, tost
+from hemaseg.errors import ComparisonError
+
+ARMS = {"unet": 0.0, "dr_unet": 0.0, "dense_unet": -0.05}
+SUMMARY = [
+    *("metric", "arm", "num_subjects", "num_undefined", "mean", "sd", "median", "q1", "q3"),
+    *("ci_low", "ci_high", "run_sd"),
+]
+PAIRS = [
+    *("metric", "arm_a", "arm_b", "num_subjects", "num_undefined", "mean_difference"),
+    *("ci_low", "ci_high", "t_ci_low", "t_ci_high", "sd_difference", "t", "t_p", "p", "p_holm"),
+    *("wilcoxon_p", "wilcoxon_p_holm", "cohen_dz", "hedges_gz", "rank_biserial", "margin"),
+    *("tost_p", "tost_p_holm", "verdict", "sentence", "num_subjects_to_decide"),
+]
+DIFFERENCES = ["metric", "arm_a", "arm_b", "subject", "score_a", "score_b", "difference"]
+
+
+def study(num_subjects: int = 30, num_folds: int = 3, num_seeds: int = 2) -> pd.DataFrame:
+    """Scores of three arms; each subject is in one fold, tested with every seed."""
+    generator = np.random.default_rng(1)
+    rows = []
+    for number in range(num_subjects):
+        quality = generator.beta(16, 4)
+        for seed in range(num_seeds):
+            for arm, gain in ARMS.items():
+                dice = float(np.clip(quality + gain + generator.normal(0, 0.02), 0, 1))
+                rows.append((arm, f"s{number:02d}", number % num_folds, seed, dice))
+    return pd.DataFrame(rows, columns=["arm", "subject", "fold", "seed", "dice"])
+
+
+def two_arms(a: list[float], b: list[float], metric: str = "dice") -> pd.DataFrame:
+    """One run, subjects s0, s1, ..."""
+    subjects = [f"s{number}" for number in range(len(a))]
+    tables = [
+        pd.DataFrame({"arm": arm, "subject": subjects, "fold": 0, "seed": 0, metric: scores})
+        for arm, scores in (("a", a), ("b", b))
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def subject_means(scores: pd.DataFrame) -> pd.DataFrame:
+    return scores.pivot_table(index="subject", columns="arm", values="dice")
+
+
+def test_tables_have_the_documented_columns() -> None:
+    result = compare(study(), margin=0.02, num_bootstrap=999)
+    assert list(result.summary) == SUMMARY
+    assert list(result.pairs) == PAIRS
+    assert list(result.differences) == DIFFERENCES
+    assert result.summary["arm"].tolist() == list(ARMS)
+    assert list(zip(result.pairs["arm_a"], result.pairs["arm_b"], strict=True)) == [
+        ("unet", "dr_unet"),
+        ("unet", "dense_unet"),
+        ("dr_unet", "dense_unet"),
+    ]
+    assert len(result.differences) == 3 * 30
+    assert (result.num_subjects, result.num_runs) == (30, 6)
+
+
+def test_every_number_of_a_pair_comes_from_the_subject_means() -> None:
+    scores = study()
+    means = subject_means(scores)
+    result = compare(scores, margin=0.02, seed=3)
+    differences = {
+        (a, b): (means[a] - means[b]).to_numpy()
+        for a, b in [("unet", "dr_unet"), ("unet", "dense_unet"), ("dr_unet", "dense_unet")]
+    }
+    for row, difference in zip(result.pairs.to_dict("records"), differences.values(), strict=True):
+        t, flips = paired_t(difference), sign_flip(difference, seed=3)
+        limits, ranks = t_interval(difference), signed_rank(difference)
+        expected = {
+            "mean_difference": t.mean,
+            "sd_difference": t.sd,
+            "t": t.t,
+            "t_p": t.p,
+            "p": flips.p,
+            "ci_low": flips.interval.low,
+            "ci_high": flips.interval.high,
+            "t_ci_low": limits.low,
+            "t_ci_high": limits.high,
+            "wilcoxon_p": ranks.p,
+            "rank_biserial": ranks.rank_biserial,
+            "tost_p": tost(difference, margin=0.02).p,
+            "num_subjects": 30,
+            "num_undefined": 0,
+        }
+        for name, value in expected.items():
+            assert row[name] == pytest.approx(value, rel=1e-6), name
+    for name in ("p", "wilcoxon_p", "tost_p"):
+        assert result.pairs[f"{name}_holm"].tolist() == holm(result.pairs[name]).tolist()
+    assert result.friedman.p == pytest.approx(stats.friedmanchisquare(*means.to_numpy().T).pvalue)
+
+
+def test_paired_t_is_the_repeated_measures_analysis_of_variance() -> None:
+    """What docs/statistics.md says instead of a mixed model: for balanced data they are one."""
+    scores = study(num_folds=1, num_seeds=3).query("arm != 'dense_unet'")
+    pair = compare(scores, margin=None, num_bootstrap=99).pairs.iloc[0]
+    table = AnovaRM(scores, "dice", "subject", ["arm"], aggregate_func="mean").fit().anova_table
+    assert pair["t"] ** 2 == pytest.approx(table["F Value"].iloc[0], rel=1e-8)
+    assert pair["t_p"] == pytest.approx(table["Pr > F"].iloc[0], rel=1e-8)
+
+
+def test_summary_and_spread_of_the_runs() -> None:
+    scores = study()
+    row = compare(scores, margin=None, num_bootstrap=999).summary.iloc[1]
+    mine = scores[scores["arm"] == "dr_unet"]
+    means = subject_means(scores)["dr_unet"]
+    assert row["mean"] == pytest.approx(means.mean())
+    assert row["sd"] == pytest.approx(means.std())
+    assert [row["q1"], row["median"], row["q3"]] == pytest.approx(means.quantile([0.25, 0.5, 0.75]))
+    interval = cluster_bootstrap_interval(mine["dice"], list(mine["subject"]), num_bootstrap=999)
+    assert row["ci_low"] == pytest.approx(interval.low, rel=1e-9)
+    assert row["ci_high"] == pytest.approx(interval.high, rel=1e-9)
+    assert row["run_sd"] == pytest.approx(mine.groupby(["fold", "seed"])["dice"].mean().std())
+
+
+def test_clear_results_get_the_clear_verdicts() -> None:
+    result = compare(study(), margin=0.02)
+    assert result.pairs["verdict"].tolist() == ["equivalent", "a_better", "a_better"]
+    assert result.verdict == (
+        "By dice per subject: unet and dr_unet are equivalent within the margin of 0.02; unet is "
+        "better than dense_unet; dr_unet is better than dense_unet."
+    )
+    assert result.pairs["num_subjects_to_decide"].isna().all()
+
+
+def test_order_of_rows_and_type_of_keys_do_not_matter() -> None:
+    scores = study()
+    result = compare(scores, margin=0.02, num_bootstrap=999)
+    shuffled = scores.sample(frac=1, random_state=1)
+    shuffled["arm"] = pd.Categorical(shuffled["arm"], list(ARMS))
+    shuffled = shuffled.sort_values("arm").assign(fold=lambda table: table["fold"].astype(str))
+    again = compare(shuffled, margin=0.02, num_bootstrap=999)
+    assert_frame_equal(result.pairs, again.pairs)
+    assert_frame_equal(result.summary, again.summary)
+    assert_frame_equal(result.differences, again.differences)
+
+
+def test_swapping_the_arms_swaps_the_verdict() -> None:
+    scores = two_arms([0.9, 0.8, 0.85, 0.7, 0.95, 0.9, 0.8, 0.6], [0.5] * 8)
+    forward = compare(scores, margin=0.1).pairs.iloc[0]
+    backward = compare(scores, margin=0.1, pairs=[("b", "a")]).pairs.iloc[0]
+    assert (forward["verdict"], backward["verdict"]) == ("a_better", "b_better")
+    assert forward["mean_difference"] == -backward["mean_difference"]
+    assert forward["ci_low"] == pytest.approx(-backward["ci_high"])
+    assert compare(scores, margin=0.1, higher_is_better=False).pairs["verdict"][0] == "b_better"
+
+
+def test_only_the_chosen_pairs_are_tested_and_corrected_for() -> None:
+    chosen = [("dense_unet", "unet")]
+    result = compare(study(), margin=0.02, pairs=chosen, num_bootstrap=999)
+    assert result.pairs[["arm_a", "arm_b"]].to_numpy().tolist() == [["dense_unet", "unet"]]
+    assert (result.pairs["p_holm"] == result.pairs["p"]).all()
+    assert result.summary["arm"].tolist() == list(ARMS)
+
+
+def test_undefined_scores_are_left_out_pairwise_and_counted() -> None:
+    scores = study()
+    # Undefined in one of two runs is undefined: no mean over the run that happens to be defined.
+    hole = (scores["arm"] == "unet") & (scores["subject"] == "s03") & (scores["seed"] == 1)
+    result = compare(scores.assign(dice=scores["dice"].mask(hole)), margin=0.02)
+    assert result.pairs["num_subjects"].tolist() == [29, 29, 30]
+    assert result.pairs["num_undefined"].tolist() == [1, 1, 0]
+    assert result.summary["num_undefined"].tolist() == [1, 0, 0]
+    assert result.friedman.num_subjects == 29
+    pair = result.differences.query("arm_a == 'unet' and arm_b == 'dr_unet'")
+    assert "s03" not in set(pair["subject"])
+    complete = compare(scores[scores["subject"] != "s03"], margin=0.02)
+    assert result.pairs["p"][0] == complete.pairs["p"][0]
+    assert any("unet: dice is undefined for 1 of 30 subjects" in note for note in result.notes)
+    # The other arm's mean difference of its runs is over the same 29 subjects.
+    assert [note for note in result.notes if note.startswith("unet minus dr_unet")] == [
+        note for note in complete.notes if note.startswith("unet minus dr_unet")
+    ]
+
+
+def test_infinite_scores_leave_ranks_and_medians() -> None:
+    inf = math.inf
+    a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, inf, inf, 3.0]
+    b = [2.0, 4.0, 6.0, 8.0, 9.0, 8.0, 9.5, inf, 4.0, inf]
+    result = compare(two_arms(a, b, "hd95_mm"), metric="hd95_mm", margin=1, higher_is_better=False)
+    pair = result.pairs.iloc[0]
+    undefined = ["mean_difference", "ci_low", "t", "t_p", "p", "p_holm", "tost_p", "cohen_dz"]
+    assert pair[undefined].isna().all()
+    # Differences -1 -2 -3 -4 -4 -2 -2.5, a tie for both missed, one infinite to either side.
+    ranks = signed_rank([-1, -2, -3, -4, -4, -2, -2.5, 0, 99, -99])
+    assert (pair["wilcoxon_p"], pair["rank_biserial"]) == (ranks.p, ranks.rank_biserial)
+    assert result.differences["difference"].tolist()[7:] == [0, inf, -inf]
+    summary = result.summary.iloc[0]
+    assert summary[["mean", "sd", "ci_low", "run_sd"]].isna().all()
+    assert (summary["q1"], summary["median"], summary["q3"]) == (3.0, 4.5, 6.75)
+    assert any("a: hd95_mm is infinite for 2 of 10 subjects" in note for note in result.notes)
+    assert "means of hd95_mm are undefined" in pair["sentence"]
+
+
+def test_identical_arms_cannot_be_tested_and_are_not_called_equivalent() -> None:
+    result = compare(two_arms([0.5, 0.6, 0.7], [0.5, 0.6, 0.7]), margin=0.1)
+    pair = result.pairs.iloc[0]
+    assert pair["verdict"] == "undecided"
+    assert pair[["p", "t", "wilcoxon_p", "tost_p", "ci_low", "rank_biserial"]].isna().all()
+    assert pair["mean_difference"] == 0
+    assert "differs by 0 in each of 3 subjects" in pair["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "num"), [([0.5], [0.6], 1), ([math.nan, 0.5], [0.4, math.nan], 0)]
+)
+def test_without_two_subjects_nothing_is_claimed(a: list[float], b: list[float], num: int) -> None:
+    result = compare(two_arms(a, b), margin=0.1)
+    assert result.pairs["num_subjects"][0] == num
+    assert result.pairs["verdict"][0] == "undecided"
+    assert f"subjects with a defined dice in both arms: {num}" in result.pairs["sentence"][0]
+    assert result.summary["ci_low"].isna().all()
+
+
+def test_notes_tell_what_limits_the_verdict() -> None:
+    notes = compare(study(), margin=None, num_bootstrap=99).notes
+    assert notes[0].startswith("Runs per arm: 6 (folds: 3, seeds: 2).")
+    assert notes[1].startswith("The subjects of a fold share their networks")
+    assert "No margin was stated, so that nothing can be called equivalent." in notes
+    assert not any("error rates" in note for note in notes)
+    few = compare(study(12, 1, 1), margin=0.1, num_bootstrap=99).notes
+    assert few[0].startswith("Runs per arm: 1 (folds: 1, seeds: 1).")
+    assert any("in every arm: 12; the error rates of the tests" in note for note in few)
+    uneven = study().query("seed == 0 or fold == 0")
+    assert any("tested in 1 to 2 runs" in note for note in compare(uneven, margin=0.1).notes)
+
+
+def test_note_on_the_runs_holds_their_mean_differences() -> None:
+    scores = study()
+    runs = scores.pivot_table(index=["fold", "seed"], columns="arm", values="dice")
+    gain = runs["unet"] - runs["dr_unet"]
+    assert (
+        f"unet minus dr_unet: the mean differences of the 6 runs go from {gain.min():.3g} to "
+        f"{gain.max():.3g}, above 0 in {(gain > 0).sum()}."
+    ) in compare(scores, margin=0.1, num_bootstrap=99).notes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"margin": 0.0}, r"margin: found 0\.0, expected a number above 0"),
+        ({"margin": math.nan}, "margin: found nan"),
+        ({"margin": 0.1, "alpha": 5}, "alpha: found 5, expected a number between 0 and 0.5"),
+        ({"margin": 0.1, "num_bootstrap": 9}, "num_bootstrap: found 9, expected 99 or more"),
+        ({"margin": 0.1, "pairs": [("unet", "x")]}, r"found \[\('unet', 'x'\)\], expected"),
+        ({"margin": 0.1, "pairs": [("unet", "unet")]}, r"found \[\('unet', 'unet'\)\], expected"),
+        (
+            {"margin": 0.1, "pairs": [("unet", "dr_unet"), ("dr_unet", "unet")]},
+            r"found \[\('unet', 'dr_unet'\), \('dr_unet', 'unet'\)\], expected different pairs",
+        ),
+    ],
+)
+def test_impossible_plans_are_refused(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ComparisonError, match=message):
+        compare(study(), **arguments)  # type: ignore[arg-type]
+
+
+def batches() -> pd.DataFrame:
+    """Two arms, two runs, the batches of which have Dice 1, 2, 3 and 2, 3, 4 tenths."""
+    table = pd.DataFrame({"arm": ["b"] * 3 + ["a"] * 3, "fold": 0, "batch": [0, 1, 2] * 2})
+    table["seed"] = [0, 0, 1, 0, 0, 1]
+    return table.assign(dice=[0.1, 0.2, 0.3, 0.2, 0.3, 0.4], pooled_dice=0.5, num_slices=8)
+
+
+def test_paper_analysis_by_hand() -> None:
+    paper = paper_analysis(batches())
+    assert paper.table1["arm"].tolist() == ["b", "a"]
+    assert paper.table1["num_batches"].tolist() == [3, 3]
+    assert paper.table1["mean"].tolist() == pytest.approx([0.2, 0.3])
+    assert paper.table1["sd"].tolist() == pytest.approx([0.1, 0.1])
+    assert paper.anova.f == pytest.approx(1.5)
+    assert (paper.anova.df_between, paper.anova.df_within) == (1, 4)
+    assert paper.notes[-1] == "Runs (folds and seeds) per arm whose batches are pooled: 2."
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (batches().drop(columns="dice"), r"columns \['dice'\] are missing, found \['arm', 'fold'"),
+        (batches().assign(dice=[0.1, math.nan, 0.3, 0.2, 0.3, 0.4]), "undefined in 1 of 6 rows"),
+        (batches().assign(dice="x"), "undefined in 6 of 6 rows"),
+    ],
+)
+def test_bad_batches_are_refused(table: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ComparisonError, match=message):
+        paper_analysis(table)
+
+
+@pytest.mark.parametrize(("num", "df"), [(0, (0, 0)), (3, (0, 2)), (4, (1, 2))])
+def test_too_few_batches_leave_the_analysis_undefined(num: int, df: tuple[int, int]) -> None:
+    paper = paper_analysis(batches()[:num])
+    assert math.isnan(paper.anova.f)
+    assert math.isnan(paper.anova.p)
+    assert (paper.anova.df_between, paper.anova.df_within) == df
+    assert paper.table1["sd"].isna().tolist() == [False, True][: len(paper.table1)]
+
+
+def written(comparison: Comparison, folder: Path) -> dict[str, object]:
+    text = (folder / "comparison.json").read_text(encoding="utf-8")
+    record: dict[str, object] = json.loads(text)
+    assert record["verdict"] == comparison.verdict
+    return record
+
+
+def test_files_hold_the_tables_and_the_record(tmp_path: Path) -> None:
+    comparison = compare(study(), margin=0.02, num_bootstrap=999)
+    paper = paper_analysis(batches())
+    write_comparison(comparison, tmp_path / "study", paper=paper)
+    folder = tmp_path / "study"
+    for name, table in (
+        ("summary", comparison.summary),
+        ("pairs", comparison.pairs),
+        ("differences", comparison.differences),
+        ("table1", paper.table1),
+    ):
+        assert_frame_equal(pd.read_csv(folder / f"{name}.csv"), table, check_dtype=False)
+    record = written(comparison, folder)
+    assert set(record) == {
+        *("metric", "higher_is_better", "margin", "alpha", "seed", "num_bootstrap", "num_subjects"),
+        *("num_runs", "verdict", "friedman", "notes", "anova", "paper_notes"),
+    }
+    assert record["anova"] == {"f": paper.anova.f, "p": paper.anova.p} | {
+        "df_between": 1,
+        "df_within": 4,
+    }
+    assert record["notes"] == list(comparison.notes)
+
+
+def test_undefined_is_an_empty_field_and_null(tmp_path: Path) -> None:
+    comparison = compare(two_arms([0.5, 0.6], [0.5, 0.6]), margin=None)
+    write_comparison(comparison, tmp_path, paper=paper_analysis(batches()))
+    write_comparison(comparison, tmp_path)
+    assert not (tmp_path / "table1.csv").exists()
+    record = written(comparison, tmp_path)
+    assert record["margin"] is None
+    assert record["anova"] is None
+    assert record["paper_notes"] == []
+    assert record["friedman"] == {"num_subjects": 2, "statistic": None, "p": None}
+    header, row = (tmp_path / "pairs.csv").read_text(encoding="utf-8").splitlines()
+    fields = dict(zip(header.split(","), row.split(","), strict=False))
+    assert fields["p"] == fields["margin"] == fields["tost_p_holm"] == ""
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    comparison = compare(two_arms([0.5, 0.6], [0.5, 0.7]), margin=None)
+    with pytest.raises(ComparisonError, match=r"file/study: cannot be written"):
+        write_comparison(comparison, tmp_path / "file" / "study")
+
+
+def test_tables_of_other_tools_are_compared_without_training(tmp_path: Path) -> None:
+    for name, shift in (("one", 0.0), ("two", -0.1)):
+        rows = [f"p{number},{0.9 + shift - number / 100:.3f}" for number in range(8)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["subject,dice", *rows]), encoding="utf-8")
+    scores = read_score_tables({name: tmp_path / f"{name}.csv" for name in ("one", "two")})
+    scores.loc[0, "dice"] = 0.88  # some spread
+    result = compare(scores, margin=None)
+    assert result.pairs["verdict"][0] == "a_better"
+    assert result.pairs["p"][0] == 2 / 2**8

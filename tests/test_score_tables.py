@@ -1,0 +1,125 @@
+"""Reading score tables of other tools, and every reason to refuse scores."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hemaseg.comparison.score_tables import read_score_tables, score_cells
+from hemaseg.errors import ComparisonError
+
+
+def scores(**changes: object) -> pd.DataFrame:
+    """Two arms, two subjects, one run."""
+    columns: dict[str, object] = {
+        "arm": ["unet", "unet", "dr", "dr"],
+        "subject": ["s1", "s2", "s1", "s2"],
+        "fold": 0,
+        "seed": 0,
+        "dice": [0.8, 0.7, 0.9, math.nan],
+    }
+    return pd.DataFrame(columns | changes)
+
+
+def write(folder: Path, **texts: str) -> dict[str, Path]:
+    paths = {name: folder / f"{name}.csv" for name in texts}
+    for name, text in texts.items():
+        paths[name].write_text(text, encoding="utf-8")
+    return paths
+
+
+def test_tables_are_joined_with_undefined_infinite_and_text_columns(tmp_path: Path) -> None:
+    paths = write(
+        tmp_path,
+        a="subject,site,dice,hd95_mm\n007,x,0.5,inf\n08,y,,3\n",
+        b="subject,seed,dice,hd95_mm\n007,4,NA,1\n08,4,0.25,2.5\n",
+    )
+    table = read_score_tables(paths)
+    assert table["arm"].tolist() == ["a", "a", "b", "b"]
+    assert table["subject"].tolist() == ["007", "08", "007", "08"]
+    assert table["seed"].tolist() == [0, 0, 4, 4]
+    assert table["fold"].tolist() == [0] * 4
+    assert table["site"].tolist()[:2] == ["x", "y"]
+    np.testing.assert_equal(table["dice"].to_numpy(), [0.5, math.nan, math.nan, 0.25])
+    np.testing.assert_equal(table["hd95_mm"].to_numpy(), [math.inf, 3, 1, 2.5])
+
+
+def test_read_tables_can_be_compared_cell_by_cell(tmp_path: Path) -> None:
+    paths = write(tmp_path, a="subject,dice\nNA,0.5\nx,0.75\n", b="subject,dice\nx,\nNA,1\n")
+    cells = score_cells(read_score_tables(paths), "dice")
+    assert cells.columns.tolist() == ["a", "b"]
+    assert cells.index.tolist() == [("NA", "0", "0"), ("x", "0", "0")]
+    np.testing.assert_equal(cells.to_numpy(), [[0.5, 1.0], [0.75, math.nan]])
+
+
+def test_byte_order_mark_and_blank_lines_are_no_data(tmp_path: Path) -> None:
+    table = read_score_tables(write(tmp_path, a="\ufeffsubject,dice\n\ns1,0.5\n\n"))
+    assert table[["subject", "dice"]].to_numpy().tolist() == [["s1", 0.5]]
+
+
+def test_a_column_without_any_value_is_undefined_not_text(tmp_path: Path) -> None:
+    paths = write(tmp_path, a="subject,dice\ns1,\n", b="subject,dice\ns1,nan\n")
+    assert np.isnan(score_cells(read_score_tables(paths), "dice").to_numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"a\.csv: found columns \[\] and 0 rows"),
+        ("subject,dice\n", r"found columns \['subject', 'dice'\] and 0 rows"),
+        ("case,dice\ns1,0.5\n", r"found columns \['case', 'dice'\] and 1 rows"),
+        ("subject,dice,dice\ns1,1,1\n", r"found columns \['subject', 'dice', 'dice'\]"),
+        ("subject,dice\ns1,0.5\ns2\n", "found 1 fields in 's2', expected 2"),
+        ("subject,dice\ns1,0.5\ns1,0.5,0.6\n", "found 3 fields in 's1,0.5,0.6', expected 2"),
+        ('subject,dice\ns1,"0.5\n', r"a\.csv: cannot be read as a CSV table"),
+        ("subject,arm,dice\ns1,x,0.5\n", r"has a column arm, expected the scores of one arm, a\."),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ComparisonError, match=message):
+        read_score_tables(write(tmp_path, a=text))
+
+
+def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ComparisonError, match=r"absent\.csv: cannot be read"):
+        read_score_tables({"a": tmp_path / "absent.csv"})
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ComparisonError, match=r"binary\.csv: cannot be read"):
+        read_score_tables({"a": tmp_path / "binary.csv"})
+
+
+def test_numbers_that_are_none_are_refused_by_value(tmp_path: Path) -> None:
+    paths = write(tmp_path, a='subject,dice\ns1,"0,8"\n', b="subject,dice\ns1,0.5\n")
+    with pytest.raises(ComparisonError, match="dice must hold numbers, found '0,8'"):
+        score_cells(read_score_tables(paths), "dice")
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric", "message"),
+    [
+        ({}, "iou", r"columns \['iou'\] are missing, found \['arm', 'subject'"),
+        ({"subject": ["s1", "s2", None, "s2"]}, "dice", "1 rows lack .* the first is row 3"),
+        ({"arm": "unet", "subject": list("abcd")}, "dice", r"found the arms \['unet'\]"),
+        ({"subject": ["s1", "s1", "s1", "s2"]}, "dice", "1 rows repeat .* unet s1 0 0"),
+        ({"subject": ["s1", "s2", "s1", "s3"]}, "dice", "2 of 3 .*: s2 0 0 not in dr; s3 0 0 not"),
+        ({"seed": [0, 0, 0, 1]}, "dice", "2 of 3 .*: s2 0 0 not in dr; s2 0 1 not in unet"),
+        ({"dice": [0.8, 0.7, 83.6, 0.1]}, "dice", "arm dr, subject s1 is 83.6, expected 0 to 1"),
+        ({"dice": [0.8, -0.1, 0.6, 0.1]}, "dice", "arm unet, subject s2 is -0.1"),
+        ({"hd95_mm": [1, 2, 3, -math.inf]}, "hd95_mm", "arm dr, subject s2 is -inf"),
+        ({"dice": [0.8, "x", 0.6, 0.1]}, "dice", "dice must hold numbers, found 'x'"),
+        ({"dice": [True, False, True, True]}, "dice", "found values of type bool"),
+    ],
+)
+def test_unsound_scores_are_refused(changes: dict[str, object], metric: str, message: str) -> None:
+    with pytest.raises(ComparisonError, match=message):
+        score_cells(scores(**changes), metric)
+
+
+def test_long_lists_are_cut() -> None:
+    table = pd.concat(
+        [scores(), pd.DataFrame({"arm": "dr", "subject": range(9), "fold": 0, "seed": 0})]
+    )
+    with pytest.raises(ComparisonError, match=r"9 of 11 .*0 0 0 not in unet; .* and 4 more"):
+        score_cells(table, "dice")
