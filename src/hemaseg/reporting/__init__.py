@@ -1,0 +1,1 @@
+"""Tables to figures and one self-contained HTML page; computes no statistics."""

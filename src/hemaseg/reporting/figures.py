@@ -1,0 +1,450 @@
+"""One function per figure: tables in, a matplotlib `Figure` out. Captions are the report's.
+
+Every arm keeps one colour and one marker in all figures, given by its place in `arms`, the tuple
+of all arms of the study that each function takes. The colours are those of Okabe and Ito (Color
+Universal Design, 2008), which readers with any of the common colour vision deficiencies tell
+apart, without the yellow, which is too pale on white.
+
+No statistics are computed here: means over the runs of one arm are drawn as guides to the eye,
+means with an interval come from `summary.csv` and `pairs.csv`.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from hemaseg.files import whole_file
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# One more marker than colours: a pair of both repeats only after 56 arms.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+INK = "#222222"
+FAINT = "#B8B8B8"
+WIDTH_INCHES = 8.0
+PNG_DOTS_PER_INCH = 200
+
+_styled = matplotlib.rc_context(
+    {
+        "axes.edgecolor": "#777777",
+        "axes.labelcolor": INK,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 10.5,
+        "figure.constrained_layout.use": True,
+        "figure.labelsize": "medium",
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 10.5,
+        "legend.frameon": False,
+        "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
+        "svg.hashsalt": "hemaseg",  # otherwise the identifiers in the file differ from run to run
+        "text.color": INK,
+        "text.parse_math": False,  # names from the user may contain dollar signs
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One slice with the masks of all arms, for `examples_figure`; all planes are (H, W).
+
+    Attributes:
+        role: Why this slice is shown, such as "best".
+        subject: The person.
+        slice: Name of the slice within the subject.
+        image: Grey values, anterior at the top.
+        display_range: The grey values drawn black and white.
+        pixel_aspect: Row spacing over column spacing.
+        reference: The reference mask.
+        predictions: One mask for each arm, in the order of the arms.
+        dice: Dice of each of them on this slice; NaN where it is undefined.
+    """
+
+    role: str
+    subject: str
+    slice: str
+    image: NDArray[Any]
+    display_range: tuple[float, float]
+    pixel_aspect: float
+    reference: NDArray[np.bool_]
+    predictions: tuple[NDArray[np.bool_], ...]
+    dice: tuple[float, ...]
+
+
+@_styled
+def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Paths of the SVG and the PNG file written for `figure`; equal figures give equal bytes.
+
+    Args:
+        figure: What a function of this module returned.
+        stem: Target without suffix. Existing files are replaced whole.
+    """
+    # One layout for both files: computing it takes longer than drawing.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    svg, png = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
+    # Dates and versions of the writer would make the files differ between runs and machines.
+    svg_metadata = {"Creator": None, "Date": None, "Format": None, "Type": None}
+    with whole_file(svg) as partial:
+        figure.savefig(partial, format="svg", dpi=PNG_DOTS_PER_INCH, metadata=svg_metadata)
+    with whole_file(png) as partial:
+        figure.savefig(partial, format="png", dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})
+    return svg, png
+
+
+def metric_label(metric: str) -> str:
+    """How a column of a score table is written for readers.
+
+    Example:
+        >>> metric_label("dice"), metric_label("hd95_mm"), metric_label("volume_error_ml")
+        ('Dice', 'HD95 (mm)', 'Volume error (mL)')
+    """
+    words, unit = metric, ""
+    for suffix, written in (("_mm", " (mm)"), ("_ml", " (mL)")):
+        if metric.endswith(suffix):
+            words, unit = metric.removesuffix(suffix), written
+    if words in ("iou", "hd95", "assd"):
+        return {"iou": "IoU"}.get(words, words.upper()) + unit
+    words = words.removeprefix("num_").replace("_", " ").replace("dice", "Dice")
+    return words[:1].upper() + words[1:] + unit
+
+
+def num_decimals(metric: str) -> int:
+    """Digits after the point with which a metric is written: 2 for mm and mL, else 3."""
+    return 2 if metric.endswith(("_mm", "_ml")) else 3
+
+
+def format_number(value: float, decimals: int, *, signed: bool = False) -> str:
+    """`value` for readers: thousands separated, a true minus sign, NaN as "undefined".
+
+    Example:
+        >>> format_number(1234.5678, 2), format_number(0.25, 3, signed=True)
+        ('1,234.57', '+0.250')
+        >>> format_number(float("nan"), 3)
+        'undefined'
+    """
+    if np.isnan(value):
+        return "undefined"
+    if np.isinf(value):
+        return "\N{MINUS SIGN}infinite" if value < 0 else "infinite"
+    rounded = round(value, decimals)
+    # A value that rounds to zero has no sign: -0.000 says more than three digits know.
+    text = f"{abs(rounded):,.{decimals}f}"
+    if rounded < 0:
+        return f"\N{MINUS SIGN}{text}"
+    return f"+{text}" if signed and rounded > 0 else text
+
+
+def size_column(scores: pd.DataFrame) -> str:
+    """Column of `scores` that gives the lesion size: mL, or pixels where any mL is undefined.
+
+    Example:
+        >>> scores = pd.DataFrame({"reference_ml": [2.5, None], "reference_pixels": [900, 30]})
+        >>> size_column(scores)
+        'reference_pixels'
+    """
+    return "reference_pixels" if scores["reference_ml"].isna().any() else "reference_ml"
+
+
+@_styled
+def forest_figure(pairs: pd.DataFrame) -> Figure:
+    """Mean difference and interval of each pair of arms; a band from minus to plus the margin.
+
+    Args:
+        pairs: Rows of `pairs.csv` of one metric.
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, 1.1 + 0.55 * len(pairs)))
+    axes = figure.subplots()
+    places = np.arange(len(pairs))[::-1]
+    _draw_zero_and_margin(axes, pairs)
+    axes.hlines(places, pairs["ci_low"], pairs["ci_high"], color=INK, linewidth=2)
+    axes.plot(pairs["mean_difference"], places, "o", color=INK, markersize=7)
+    axes.set_yticks(places, _pair_labels(pairs))
+    axes.set_ylim(-0.6, len(pairs) - 0.4)
+    numbers = axes.secondary_yaxis("right")
+    numbers.set_yticks(places, _interval_texts(pairs))
+    for side, spine in ((axes, "left"), (numbers, "right")):
+        side.tick_params(axis="y", length=0)
+        side.spines[spine].set_visible(False)
+    axes.set_xlabel(_difference_label(pairs))
+    axes.locator_params(axis="x", nbins=5)
+    return figure
+
+
+@_styled
+def paired_figure(
+    differences: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame, arms: Sequence[str]
+) -> Figure:
+    """Above, the scores of each subject joined over the arms; below, the differences of each pair.
+
+    Args:
+        differences: Rows of `differences.csv` of one metric.
+        summary: Rows of `summary.csv` of this metric: means and intervals above.
+        pairs: Rows of `pairs.csv` of this metric: means and intervals below.
+        arms: All arms of the study.
+    """
+    heights = (3.6, 0.6 + 0.75 * len(pairs))
+    figure = Figure(figsize=(WIDTH_INCHES, sum(heights)))
+    upper, lower = figure.subplots(2, 1, height_ratios=heights)
+    strength = min(0.8, 0.2 + 10 / max(differences["subject"].nunique(), 1))
+
+    names = ["arm", "subject", "score"]
+    first = differences[["arm_a", "subject", "score_a"]].set_axis(names, axis=1)
+    second = differences[["arm_b", "subject", "score_b"]].set_axis(names, axis=1)
+    scores = pd.concat([first, second]).drop_duplicates(["arm", "subject"])
+    scores["place"] = [arms.index(arm) for arm in scores["arm"]]
+    for _, subject in scores.sort_values("place").groupby("subject"):
+        upper.plot(subject["place"], subject["score"], color=FAINT, alpha=strength, linewidth=0.8)
+    for place, arm in enumerate(arms):
+        color, marker = _look(arms, arm)
+        own = scores[scores["arm"] == arm]
+        upper.plot(own["place"], own["score"], marker, color=color, alpha=strength, markersize=4)
+        total = summary[summary["arm"] == arm]
+        upper.vlines(place + 0.12, total["ci_low"], total["ci_high"], color=INK, linewidth=2)
+        upper.plot(
+            place + 0.12, total["mean"], marker, color=color, markeredgecolor=INK, markersize=8
+        )
+    upper.set_xticks(range(len(arms)), _wrapped(arms, 16))
+    if len(arms) > 4:
+        upper.tick_params(axis="x", labelrotation=30)
+    upper.set_xlim(-0.5, len(arms) - 0.5)
+    upper.set_ylabel(metric_label(pairs["metric"].iloc[0]))
+
+    places = np.arange(len(pairs))[::-1]
+    _draw_zero_and_margin(lower, pairs)
+    for place, (arm_a, arm_b) in zip(places, pairs[["arm_a", "arm_b"]].to_numpy(), strict=True):
+        of_pair = (differences["arm_a"] == arm_a) & (differences["arm_b"] == arm_b)
+        own = differences.loc[of_pair, "difference"]
+        # Multiples of the golden ratio spread the dots evenly, and alike in every run.
+        spread = (np.arange(len(own)) * 0.618034 % 1 - 0.5) * 0.4
+        lower.plot(own, place - 0.12 + spread, "o", color="#8A8A8A", alpha=strength, markersize=4)
+    lower.hlines(places + 0.27, pairs["ci_low"], pairs["ci_high"], color=INK, linewidth=2)
+    lower.plot(pairs["mean_difference"], places + 0.27, "o", color=INK, markersize=7)
+    lower.set_yticks(places, _pair_labels(pairs))
+    lower.set_ylim(-0.6, len(pairs) - 0.4)
+    lower.tick_params(axis="y", length=0)
+    lower.set_xlabel(_difference_label(pairs))
+    return figure
+
+
+@_styled
+def lesion_size_figure(scores: pd.DataFrame, metric: str, arms: Sequence[str]) -> Figure:
+    """Score against lesion size, one panel for each arm with all other arms in grey behind it.
+
+    Args:
+        scores: Rows of `scores.csv`; a subject tested in several runs is drawn at its mean.
+            Subjects without a lesion have no place on the logarithmic axis and are left out.
+        metric: Column of `scores` on the vertical axis.
+        arms: All arms of the study.
+    """
+    size = size_column(scores)
+    with_lesion = scores[scores["reference_pixels"] > 0]
+    points = with_lesion.groupby(["arm", "subject"], as_index=False)[[size, metric]].mean()
+    # Within less than a decade, powers of ten alone could leave the axis without a number.
+    labelled = (1, 2, 5) if points[size].max() < 10 * points[size].min() else (1,)
+    num_columns = min(len(arms), 3)
+    num_rows = -(-len(arms) // num_columns)
+    figure = Figure(figsize=(WIDTH_INCHES, 0.4 + 2.7 * num_rows))
+    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+    for arm, axes in zip(arms, panels.flat, strict=False):
+        color, marker = _look(arms, arm)
+        axes.plot(points[size], points[metric], ".", color="#DDDDDD", markersize=5)
+        own = points[points["arm"] == arm]
+        axes.plot(own[size], own[metric], marker, color=color, markersize=5, alpha=0.85)
+        axes.set_title(textwrap.shorten(arm, 40, placeholder="..."))
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=labelled))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    for axes in panels.flat[len(arms) :]:
+        axes.set_visible(False)
+    figure.supxlabel("Lesion size (mL)" if size == "reference_ml" else "Lesion size (pixels)")
+    figure.supylabel(metric_label(metric))
+    return figure
+
+
+@_styled
+def validation_loss_figure(training: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """Validation loss by epoch: thin, each run; thick, the mean up to where the first run ends."""
+    return _curves(training, "validation_loss", "Validation loss", arms)
+
+
+@_styled
+def training_time_figure(training: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """Cumulative training time by epoch, lines as in `validation_loss_figure`."""
+    longest = training["cumulative_s"].max()
+    seconds, unit = next(
+        (seconds, unit)
+        for seconds, unit in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+        if longest >= 3 * seconds or seconds == 1
+    )
+    in_unit = training.assign(cumulative_s=training["cumulative_s"] / seconds)
+    return _curves(in_unit, "cumulative_s", f"Cumulative training time ({unit})", arms)
+
+
+@_styled
+def cost_figure(costs: pd.DataFrame, summary: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """Mean score and its interval against inference time and against number of parameters.
+
+    Args:
+        costs: One row per arm: arm, inference_ms_per_slice, num_parameters.
+        summary: Rows of `summary.csv` of one metric.
+        arms: All arms of the study.
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, 3.4))
+    panels = figure.subplots(1, 2, sharey=True)
+    points = costs.merge(summary, on="arm")
+    for axes, column, unit, label in (
+        (panels[0], "inference_ms_per_slice", 1.0, "Inference time per slice (ms)"),
+        (panels[1], "num_parameters", 1e6, "Trainable parameters (millions)"),
+    ):
+        axes.margins(x=0.1)
+        columns = points[["arm", column, "mean", "ci_low", "ci_high"]]
+        for arm, cost, mean, low, high in columns.itertuples(index=False):
+            color, marker = _look(arms, arm)
+            axes.plot([cost / unit] * 2, [low, high], color=INK, linewidth=1.5)
+            axes.plot(cost / unit, mean, marker, color=color, markeredgecolor=INK, markersize=9)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(label)
+    panels[0].set_ylabel(metric_label(summary["metric"].iloc[0]))
+    _legend(figure, arms, linestyle="none")
+    return figure
+
+
+@_styled
+def examples_figure(examples: Sequence[Example], arms: Sequence[str]) -> Figure:
+    """Slices as rows; image, reference and the mask of each arm as columns.
+
+    The reference is white; on the prediction of an arm its outline is drawn dotted.
+    """
+    num_columns = 2 + len(arms)
+    cell = max(WIDTH_INCHES / num_columns, 1.2)
+    titles = ["Image", "Reference", *_wrapped(arms, int(11 * cell))]
+    figure = Figure(figsize=(cell * num_columns, (cell + 0.3) * len(examples) + 0.2))
+    panels = figure.subplots(len(examples), num_columns, squeeze=False)
+    for row, (example, cells) in enumerate(zip(examples, panels, strict=True)):
+        black, white = example.display_range
+        for title, axes in zip(titles, cells, strict=True):
+            axes.imshow(example.image, cmap="gray", vmin=black, vmax=white, interpolation="none")
+            axes.set_title(title if row == 0 else "")
+            axes.autoscale(False)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        cells[0].set_ylabel(example.role.capitalize())
+        _draw_mask(cells[1], example.reference, "white")
+        for place, arm in enumerate(arms):
+            axes = cells[2 + place]
+            _draw_mask(axes, example.predictions[place], _look(arms, arm)[0])
+            _draw_outline(axes, example.reference, "white", linestyle="dotted")
+            axes.set_xlabel(f"Dice {format_number(example.dice[place], 2)}")
+        for axes in cells:
+            axes.set_aspect(example.pixel_aspect)
+    return figure
+
+
+def _look(arms: Sequence[str], arm: str) -> tuple[str, str]:
+    """Colour and marker of an arm."""
+    place = arms.index(arm)
+    return COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
+
+
+def _wrapped(arms: Sequence[str], num_letters: int) -> list[str]:
+    """Names of the arms in lines of about `num_letters`."""
+    return [textwrap.fill(arm, num_letters, break_long_words=False) for arm in arms]
+
+
+def _legend(figure: Figure, arms: Sequence[str], *, linestyle: Literal["-", "none"]) -> None:
+    """One legend above all panels."""
+    handles = [
+        Line2D([], [], color=color, marker=marker, linestyle=linestyle, label=arm)
+        for arm in arms
+        for color, marker in (_look(arms, arm),)
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(arms), 4))
+
+
+def _pair_labels(pairs: pd.DataFrame) -> list[str]:
+    """First arm minus second arm for each pair, in two lines."""
+    names = zip(pairs["arm_a"], pairs["arm_b"], strict=True)
+    return [f"{first}\n\N{MINUS SIGN} {second}" for first, second in names]
+
+
+def _interval_texts(pairs: pd.DataFrame) -> list[str]:
+    """Mean difference and interval of each pair, written out."""
+    decimals = num_decimals(pairs["metric"].iloc[0])
+    texts = []
+    for row in pairs[["mean_difference", "ci_low", "ci_high"]].to_numpy(dtype=float):
+        mean, low, high = (format_number(value, decimals, signed=True) for value in row)
+        texts.append(f"{mean} [{low}, {high}]")
+    return texts
+
+
+def _difference_label(pairs: pd.DataFrame) -> str:
+    """Label of an axis of differences."""
+    return f"Difference in {metric_label(pairs['metric'].iloc[0])}"
+
+
+def _draw_zero_and_margin(axes: Axes, pairs: pd.DataFrame) -> None:
+    """The line of no difference, and the band of differences within the margin if there is one."""
+    margin = pairs["margin"].iloc[0]
+    if np.isfinite(margin):
+        axes.axvspan(-margin, margin, color="#EDF1F5", linewidth=0, zorder=0)
+    axes.axvline(0.0, color="#777777", linewidth=1, zorder=1)
+
+
+def _curves(training: pd.DataFrame, column: str, label: str, arms: Sequence[str]) -> Figure:
+    """`column` by epoch for every run, and its mean over the runs of an arm."""
+    figure = Figure(figsize=(WIDTH_INCHES, 3.6))
+    axes = figure.subplots()
+    for arm in arms:
+        color, marker = _look(arms, arm)
+        own = training[training["arm"] == arm]
+        runs = own.pivot(index="epoch", columns=["fold", "seed"], values=column)
+        axes.plot(runs.index, runs, color=color, linewidth=0.8, alpha=0.45)
+        # Over fewer runs the mean would jump where a run ends.
+        mean = runs.dropna().mean(axis="columns")
+        axes.plot(mean.index, mean, marker, ls="-", color=color, linewidth=2.5, markevery=[-1])
+    axes.set_xlabel("Epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel(label)
+    axes.set_ylim(min(0.0, axes.get_ylim()[0]), None)
+    _legend(figure, arms, linestyle="-")
+    return figure
+
+
+def _draw_mask(axes: Axes, mask: NDArray[np.bool_], color: str) -> None:
+    """A mask as translucent fill and outline."""
+    fill = np.zeros((*mask.shape, 4))
+    fill[mask] = (*to_rgb(color), 0.35)
+    axes.imshow(fill, interpolation="none", aspect="auto")
+    _draw_outline(axes, mask, color, linestyle="solid")
+
+
+def _draw_outline(axes: Axes, mask: NDArray[np.bool_], color: str, *, linestyle: str) -> None:
+    """The border of a mask; nothing for an empty one. Padding closes it at the image's edge."""
+    if mask.any():
+        height, width = mask.shape
+        padded = np.pad(mask, 1).astype(float)
+        axes.contour(
+            np.arange(-1, width + 1),
+            np.arange(-1, height + 1),
+            padded,
+            levels=[0.5],
+            colors=[color],
+            linewidths=1.1,
+            linestyles=linestyle,
+        )
