@@ -6,7 +6,9 @@ from hemaseg.config import Recipe, RunConfig, StudyConfig, parse_config, read_co
 from hemaseg.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RECIPES = [p for p in REPOSITORY.glob("configs/**/*.toml") if p.stem in ("paper", "recommended")]
+RECIPES = [
+    p for p in REPOSITORY.glob("configs/**/*.toml") if p.stem.startswith(("paper", "recommended"))
+]
 STUDIES = [p for p in REPOSITORY.glob("configs/**/*.toml") if p not in RECIPES]
 
 
@@ -86,8 +88,8 @@ def test_percentiles_out_of_range_are_refused() -> None:
 
 
 def study(**changes: object) -> dict[str, object]:
-    arm = {"name": "a", "model": "unet", "recipe": "r.toml"}
-    return {"name": "s", "cohort": "c.csv", "arms": [arm], **changes}
+    arms = [{"name": name, "model": "unet", "recipe": "r.toml"} for name in ("a", "b")]
+    return {"name": "s", "cohort": "c.csv", "arms": arms, **changes}
 
 
 def test_two_arms_of_one_name_are_refused() -> None:
@@ -100,8 +102,8 @@ def test_repeated_seed_is_refused() -> None:
 
 
 def test_pairs_of_unknown_arms_are_refused() -> None:
-    message = refused(study(comparison={"pairs": [["a", "b"]]}), StudyConfig)
-    assert "comparison.pairs name b, expected arms: a" in message
+    message = refused(study(comparison={"pairs": [["a", "c"]]}), StudyConfig)
+    assert "comparison.pairs name c, expected arms: a, b" in message
 
 
 def test_arm_name_that_is_no_folder_name_is_refused() -> None:

@@ -258,7 +258,7 @@ def parse_config(content: dict[str, Any], kind: type[SectionT], *, source: str) 
         return kind.model_validate(content)
     except ValidationError as error:
         lines = [_explain(item, kind) for item in error.errors()]
-        raise ConfigError(f"{source}: " + "; ".join(lines) + ".") from error
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
 
 
 def write_config(config: Section, path: Path) -> None:
