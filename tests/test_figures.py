@@ -12,17 +12,15 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
+from hemaseg.reporting.examples import Example
 from hemaseg.reporting.figures import (
     COLORS,
     MARKERS,
-    Example,
     cost_figure,
     examples_figure,
     forest_figure,
-    format_number,
     lesion_size_figure,
-    metric_label,
-    num_decimals,
+    number_text,
     paired_figure,
     save_figure,
     size_column,
@@ -222,6 +220,13 @@ def test_lesion_size_draws_means_over_runs_and_leaves_out_subjects_without_lesio
     assert figure.get_supxlabel() == "Lesion size (mL)"
 
 
+def test_a_subject_that_is_undefined_in_one_run_is_not_drawn() -> None:
+    table = scores()
+    table.loc[(table["subject"] == "s1") & (table["seed"] == "1"), "dice"] = NAN
+    (own,) = lines_of(lesion_size_figure(table, "dice", ARMS).axes[0], COLORS[0])
+    np.testing.assert_equal(xy(own), [(2.0, NAN), (30.0, 0.9)])
+
+
 @pytest.mark.parametrize(
     ("largest", "labels"), [(7.0, ["2", "5"]), (30.0, ["10"]), (2000.0, ["10", "100", "1,000"])]
 )
@@ -340,33 +345,7 @@ def test_undefined_and_infinite_values_are_left_out_without_a_warning(tmp_path: 
     assert numbers[0].get_text() == "undefined [undefined, undefined]"
 
 
-@pytest.mark.parametrize(
-    ("value", "decimals", "signed", "text"),
-    [
-        (0.8361, 3, False, "0.836"),
-        (-0.02, 3, True, "\N{MINUS SIGN}0.020"),
-        (0.02, 3, True, "+0.020"),
-        (-0.0001, 3, True, "0.000"),
-        (31_114_305.0, 0, False, "31,114,305"),
-        (float("inf"), 2, False, "infinite"),
-        (float("-inf"), 2, True, "\N{MINUS SIGN}infinite"),
-        (NAN, 2, True, "undefined"),
-    ],
-)
-def test_format_number(value: float, decimals: int, signed: bool, text: str) -> None:
-    assert format_number(value, decimals, signed=signed) == text
-
-
-@pytest.mark.parametrize(
-    ("metric", "label", "decimals"),
-    [
-        ("dice", "Dice", 3),
-        ("iou", "IoU", 3),
-        ("surface_dice", "Surface Dice", 3),
-        ("assd_mm", "ASSD (mm)", 2),
-        ("absolute_volume_error_ml", "Absolute volume error (mL)", 2),
-    ],
-)
-def test_metrics_have_names_and_digits(metric: str, label: str, decimals: int) -> None:
-    assert metric_label(metric) == label
-    assert num_decimals(metric) == decimals
+def test_numbers_have_a_true_minus_sign() -> None:
+    assert number_text(-0.02, 3, signed=True) == "\N{MINUS SIGN}0.020"
+    assert number_text(float("-inf"), 2) == "\N{MINUS SIGN}infinite"
+    assert number_text(0.02, 3, signed=True) == "+0.020"

@@ -17,7 +17,7 @@ from hemaseg.comparison.paired import (
     paper_analysis,
     write_comparison,
 )
-from hemaseg.comparison.resampling import cluster_bootstrap_interval, sign_flip
+from hemaseg.comparison.resampling import sign_flip
 from hemaseg.comparison.score_tables import read_score_tables
 from hemaseg.comparison.statistics import holm, paired_t, signed_rank, t_interval, tost
 from hemaseg.errors import ComparisonError
@@ -121,26 +121,12 @@ def test_paired_t_is_the_repeated_measures_analysis_of_variance() -> None:
     assert pair["t_p"] == pytest.approx(table["Pr > F"].iloc[0], rel=1e-8)
 
 
-def test_summary_and_spread_of_the_runs() -> None:
-    scores = study()
-    row = compare(scores, margin=None, num_bootstrap=999).summary.iloc[1]
-    mine = scores[scores["arm"] == "dr_unet"]
-    means = subject_means(scores)["dr_unet"]
-    assert row["mean"] == pytest.approx(means.mean())
-    assert row["sd"] == pytest.approx(means.std())
-    assert [row["q1"], row["median"], row["q3"]] == pytest.approx(means.quantile([0.25, 0.5, 0.75]))
-    interval = cluster_bootstrap_interval(mine["dice"], list(mine["subject"]), num_bootstrap=999)
-    assert row["ci_low"] == pytest.approx(interval.low, rel=1e-9)
-    assert row["ci_high"] == pytest.approx(interval.high, rel=1e-9)
-    assert row["run_sd"] == pytest.approx(mine.groupby(["fold", "seed"])["dice"].mean().std())
-
-
 def test_clear_results_get_the_clear_verdicts() -> None:
     result = compare(study(), margin=0.02)
     assert result.pairs["verdict"].tolist() == ["equivalent", "a_better", "a_better"]
     assert result.verdict == (
-        "By dice per subject: unet and dr_unet are equivalent within the margin of 0.02; unet is "
-        "better than dense_unet; dr_unet is better than dense_unet."
+        "By mean Dice per subject, unet and dr_unet are better than dense_unet; unet and dr_unet "
+        "are equivalent within the margin of 0.02."
     )
     assert result.pairs["num_subjects_to_decide"].isna().all()
 
@@ -188,11 +174,44 @@ def test_undefined_scores_are_left_out_pairwise_and_counted() -> None:
     assert "s03" not in set(pair["subject"])
     complete = compare(scores[scores["subject"] != "s03"], margin=0.02)
     assert result.pairs["p"][0] == complete.pairs["p"][0]
-    assert any("unet: dice is undefined for 1 of 30 subjects" in note for note in result.notes)
+    assert any(
+        "Dice is undefined for 1 of 30 subjects in unet, and" in note for note in result.notes
+    )
     # The other arm's mean difference of its runs is over the same 29 subjects.
     assert [note for note in result.notes if note.startswith("unet minus dr_unet")] == [
         note for note in complete.notes if note.startswith("unet minus dr_unet")
     ]
+
+
+def test_subjects_without_lesion_change_nothing_but_their_count() -> None:
+    """Neither a correct empty mask (undefined) nor a false alarm (0) tells of lesions."""
+    scores = study().assign(reference_pixels=50)
+    healthy = scores[scores["subject"] == "s00"].assign(subject="healthy", reference_pixels=0)
+    healthy["dice"] = [0.0, math.nan, 0.0] * 2
+    result = compare(pd.concat([scores, healthy]), margin=0.02, num_bootstrap=999)
+    without = compare(scores, margin=0.02, num_bootstrap=999)
+    counted = {"num_undefined": 0}
+    assert result.pairs["num_undefined"].tolist() == [1, 1, 1]
+    assert_frame_equal(
+        result.pairs.drop(columns="sentence").assign(**counted),
+        without.pairs.drop(columns="sentence"),
+    )
+    assert_frame_equal(result.summary.assign(**counted), without.summary)
+    assert_frame_equal(result.differences, without.differences)
+    assert any(
+        note == "Dice is undefined for 1 of 31 subjects in every arm, and left out; subjects "
+        "without a lesion have none."
+        for note in result.notes
+    )
+
+
+def test_all_metrics_are_described_beside_the_one_that_is_compared() -> None:
+    scores = study().assign(hd95_mm=lambda table: 10 * table["dice"], site="A")
+    described = compare(scores, margin=0.02, num_bootstrap=99).all_metrics
+    assert described["metric"].tolist() == ["dice"] * 3 + ["hd95_mm"] * 3
+    assert described["mean"].tolist()[3:] == pytest.approx(
+        [10 * value for value in described["mean"].tolist()[:3]]
+    )
 
 
 def test_infinite_scores_leave_ranks_and_medians() -> None:
@@ -210,8 +229,8 @@ def test_infinite_scores_leave_ranks_and_medians() -> None:
     summary = result.summary.iloc[0]
     assert summary[["mean", "sd", "ci_low", "run_sd"]].isna().all()
     assert (summary["q1"], summary["median"], summary["q3"]) == (3.0, 4.5, 6.75)
-    assert any("a: hd95_mm is infinite for 2 of 10 subjects" in note for note in result.notes)
-    assert "means of hd95_mm are undefined" in pair["sentence"]
+    assert any("a: HD95 (mm) is infinite for 2 of 10 subjects" in note for note in result.notes)
+    assert "HD95 (mm) has no mean because some scores are infinite" in pair["sentence"]
 
 
 def test_identical_arms_cannot_be_tested_and_are_not_called_equivalent() -> None:
@@ -220,7 +239,7 @@ def test_identical_arms_cannot_be_tested_and_are_not_called_equivalent() -> None
     assert pair["verdict"] == "undecided"
     assert pair[["p", "t", "wilcoxon_p", "tost_p", "ci_low", "rank_biserial"]].isna().all()
     assert pair["mean_difference"] == 0
-    assert "differs by 0 in each of 3 subjects" in pair["sentence"]
+    assert "differs by 0.000 in each of 3 subjects" in pair["sentence"]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +249,7 @@ def test_without_two_subjects_nothing_is_claimed(a: list[float], b: list[float],
     result = compare(two_arms(a, b), margin=0.1)
     assert result.pairs["num_subjects"][0] == num
     assert result.pairs["verdict"][0] == "undecided"
-    assert f"subjects with a defined dice in both arms: {num}" in result.pairs["sentence"][0]
+    assert f"subjects with a defined Dice in both arms: {num}" in result.pairs["sentence"][0]
     assert result.summary["ci_low"].isna().all()
 
 
@@ -242,6 +261,7 @@ def test_notes_tell_what_limits_the_verdict() -> None:
     assert not any("error rates" in note for note in notes)
     few = compare(study(12, 1, 1), margin=0.1, num_bootstrap=99).notes
     assert few[0].startswith("Runs per arm: 1 (folds: 1, seeds: 1).")
+    assert few[1].startswith("With one run per arm, what another training would give is unknown")
     assert any("in every arm: 12; the error rates of the tests" in note for note in few)
     uneven = study().query("seed == 0 or fold == 0")
     assert any("tested in 1 to 2 runs" in note for note in compare(uneven, margin=0.1).notes)
@@ -252,8 +272,8 @@ def test_note_on_the_runs_holds_their_mean_differences() -> None:
     runs = scores.pivot_table(index=["fold", "seed"], columns="arm", values="dice")
     gain = runs["unet"] - runs["dr_unet"]
     assert (
-        f"unet minus dr_unet: the mean differences of the 6 runs go from {gain.min():.3g} to "
-        f"{gain.max():.3g}, above 0 in {(gain > 0).sum()}."
+        f"unet minus dr_unet: mean difference of a run {gain.min():.3f} to {gain.max():.3f}, "
+        f"above 0 in {(gain > 0).sum()} of 6."
     ) in compare(scores, margin=0.1, num_bootstrap=99).notes
 
 
@@ -333,6 +353,7 @@ def test_files_hold_the_tables_and_the_record(tmp_path: Path) -> None:
         ("summary", comparison.summary),
         ("pairs", comparison.pairs),
         ("differences", comparison.differences),
+        ("all_metrics", comparison.all_metrics),
         ("table1", paper.table1),
     ):
         assert_frame_equal(pd.read_csv(folder / f"{name}.csv"), table, check_dtype=False)

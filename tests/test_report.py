@@ -1,299 +1,20 @@
-import csv
 import itertools
-import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 
 from hemaseg.cohorts.split import Fold, Split, read_split, write_split
 from hemaseg.comparison.paired import compare, paper_analysis, write_comparison
 from hemaseg.comparison.provenance import write_provenance
-from hemaseg.errors import ComparisonError, HemasegError, ScanError, SplitError
-from hemaseg.reporting import figures
+from hemaseg.errors import ComparisonError, HemasegError
+from hemaseg.reporting.examples import read_examples
 from hemaseg.reporting.report import FIGURE_NAMES, write_report
-
-ARMS = ("DR-U-Net", "Dense-U-Net", "U-Net")
-RUNS = ((0, 0), (0, 1), (1, 0), (1, 1))
-SLICES = ("1", "2", "10")
-
-
-def make_study(
-    folder: Path, *, arms: tuple[str, ...] = ARMS, num_subjects: int = 6, size: int = 24
-) -> Path:
-    """A study folder with all its files: subjects in two folds, two seeds, three slices each."""
-    rng = np.random.default_rng(20240501)
-    subjects = [f"P{number:02d}" for number in range(num_subjects)]
-    folder.mkdir()
-    slices = _slices(rng, arms, subjects)
-    scores = _scores(rng, slices)
-    slices.to_csv(folder / "scores_slices.csv", index=False)
-    scores.to_csv(folder / "scores.csv", index=False)
-    _write_runs(folder, rng, arms, subjects, size)
-    _training(rng, arms).to_csv(folder / "training.csv", index=False)
-    _costs(rng, arms).to_csv(folder / "costs.csv", index=False)
-    _write_comparison(folder, scores, arms)
-    _write_json_files(folder, subjects)
-    (folder / "study.toml").write_text(
-        'name = "small"\n[cohort]\npath = "cohort.csv"\n[training]\nlearning_rate = 0.001\n'
-    )
-    return folder
-
-
-def _slices(rng: np.random.Generator, arms: tuple[str, ...], subjects: list[str]) -> pd.DataFrame:
-    rows = []
-    for (place, subject), name in itertools.product(enumerate(subjects), SLICES):
-        has_lesion = name != "1"
-        area = int(rng.lognormal(5, 1)) if has_lesion else 0
-        difficulty = rng.beta(6, 2)
-        for (fold, seed), arm in itertools.product(RUNS, arms):
-            if fold == place % 2:
-                dice = float(np.clip(difficulty + rng.normal(0, 0.05), 0, 1))
-                rows.append(
-                    {
-                        "arm": arm,
-                        "fold": fold,
-                        "seed": seed,
-                        "subject": subject,
-                        "scan": subject,
-                        "slice": name,
-                        "dice": dice if has_lesion else None,
-                        "reference_pixels": area,
-                        "has_lesion": has_lesion,
-                        "false_alarm": not has_lesion and rng.random() < 0.3,
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def _scores(rng: np.random.Generator, slices: pd.DataFrame) -> pd.DataFrame:
-    groups = slices.groupby(["arm", "fold", "seed", "subject"], sort=False)
-    scores = groups.agg(
-        num_slices=("slice", "size"),
-        dice=("dice", "mean"),
-        reference_pixels=("reference_pixels", "sum"),
-        num_slices_without_lesion=("has_lesion", lambda values: int((~values).sum())),
-        num_false_alarm_slices=("false_alarm", "sum"),
-    ).reset_index()
-    scores["iou"] = scores["dice"] / (2 - scores["dice"])
-    scores["hd95_mm"] = 5 + rng.gamma(2, 2, len(scores))
-    scores["reference_ml"] = scores["reference_pixels"] / 1000
-    scores["site"] = "A"
-    return scores
-
-
-def _training(rng: np.random.Generator, arms: tuple[str, ...]) -> pd.DataFrame:
-    rows = []
-    for place, (arm, (fold, seed)) in enumerate(itertools.product(arms, RUNS)):
-        num_epochs = 8 + place % 3
-        losses = 0.2 + 0.6 * np.exp(-np.arange(num_epochs) / 3) + rng.normal(0, 0.02, num_epochs)
-        for epoch, loss in enumerate(losses, start=1):
-            rows.append(
-                {
-                    "arm": arm,
-                    "fold": fold,
-                    "seed": seed,
-                    "epoch": epoch,
-                    "training_loss": loss - 0.05,
-                    "validation_loss": loss,
-                    "validation_dice": 1 - loss,
-                    "learning_rate": 0.001,
-                    "epoch_s": 30.0 + 10 * arms.index(arm),
-                    "cumulative_s": epoch * (30.0 + 10 * arms.index(arm)),
-                    "slices_per_s": 50.0,
-                    "peak_memory_mib": 2000.0,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _costs(rng: np.random.Generator, arms: tuple[str, ...]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "arm": arm,
-            "fold": fold,
-            "seed": seed,
-            "model": f"model_{arms.index(arm)}",
-            "num_parameters": 10_953_249 + 10_000_000 * arms.index(arm),
-            "num_multiply_adds": 12_345_678_901,
-            "num_epochs": 9,
-            "best_epoch": 7,
-            "epoch_s": 30.0 + rng.normal(),
-            "training_s": 270.0 + rng.normal(),
-            "inference_slices_per_s": 40.0 + 10 * arms.index(arm) + rng.normal(),
-            "peak_memory_mib": 2000.0,
-            "device": "cpu",
-        }
-        for arm, (fold, seed) in itertools.product(arms, RUNS)
-    )
-
-
-def _write_comparison(folder: Path, scores: pd.DataFrame, arms: tuple[str, ...]) -> None:
-    """Tables of the right form; the intervals are plain normal ones."""
-    summary, pairs, differences = [], [], []
-    for metric in ("dice", "iou", "hd95_mm"):
-        by_subject = scores.groupby(["arm", "subject"])[metric].mean()
-        for arm in arms:
-            own = by_subject[arm]
-            half = 1.96 * own.std() / len(own) ** 0.5
-            runs = scores[scores["arm"] == arm].groupby(["fold", "seed"])[metric].mean()
-            summary.append(
-                {
-                    "metric": metric,
-                    "arm": arm,
-                    "num_subjects": len(own),
-                    "num_undefined": 0,
-                    "mean": own.mean(),
-                    "sd": own.std(),
-                    "median": own.median(),
-                    "q1": own.quantile(0.25),
-                    "q3": own.quantile(0.75),
-                    "ci_low": own.mean() - half,
-                    "ci_high": own.mean() + half,
-                    "run_sd": runs.std(),
-                }
-            )
-        for number, (arm_a, arm_b) in enumerate(itertools.combinations(arms, 2)):
-            difference = by_subject[arm_a] - by_subject[arm_b]
-            mean, half = difference.mean(), 1.96 * difference.std() / len(difference) ** 0.5
-            pairs.append(
-                {
-                    "metric": metric,
-                    "arm_a": arm_a,
-                    "arm_b": arm_b,
-                    "num_subjects": len(difference),
-                    "num_undefined": 0,
-                    "mean_difference": mean,
-                    "ci_low": mean - half,
-                    "ci_high": mean + half,
-                    "p_holm": (0.0001234, 0.04321, 1.0)[number % 3],
-                    "wilcoxon_p_holm": 0.2345,
-                    "hedges_gz": mean / difference.std(),
-                    "margin": 0.02 if metric == "dice" else None,
-                    "tost_p_holm": 0.0345 if metric == "dice" else None,
-                    "verdict": ("a_better", "equivalent", "undecided")[number % 3],
-                    "sentence": f"{arm_a} and {arm_b} differ by {mean:.3f} in {metric}.",
-                    "num_subjects_to_decide": (None, None, 321)[number % 3],
-                }
-            )
-            differences.append(
-                pd.DataFrame(
-                    {
-                        "metric": metric,
-                        "arm_a": arm_a,
-                        "arm_b": arm_b,
-                        "subject": difference.index,
-                        "score_a": by_subject[arm_a].to_numpy(),
-                        "score_b": by_subject[arm_b].to_numpy(),
-                        "difference": difference.to_numpy(),
-                    }
-                )
-            )
-    pd.DataFrame(summary).to_csv(folder / "summary.csv", index=False)
-    pd.DataFrame(pairs).to_csv(folder / "pairs.csv", index=False)
-    pd.concat(differences).to_csv(folder / "differences.csv", index=False)
-    pd.DataFrame(
-        {
-            "arm": arm,
-            "num_batches": 64,
-            "mean": 0.8361 - 0.004 * place,
-            "sd": 0.156,
-        }
-        for place, arm in enumerate(arms)
-    ).to_csv(folder / "table1.csv", index=False)
-    comparison = {
-        "metric": "dice",
-        "higher_is_better": True,
-        "margin": 0.02,
-        "alpha": 0.05,
-        "verdict": f"{arms[0]} is better than {arms[1]}; the other pairs are undecided.",
-        "anova": {"f": 0.0561, "p": 0.9455, "df_between": 2, "df_within": 189},
-        "friedman": {"statistic": 5.25, "p": 0.0724},
-        "notes": ["Four runs for each arm."],
-        "paper_notes": ["It takes every batch as independent."],
-    }
-    (folder / "comparison.json").write_text(json.dumps(comparison))
-
-
-def _write_json_files(folder: Path, subjects: list[str]) -> None:
-    provenance = {
-        "created": "2026-11-22T17:00:00+00:00",
-        "hemaseg": "0.1.0",
-        "command": "hemaseg compare small.toml",
-        "python": "3.11.2",
-        "torch": "2.15.0",
-        "numpy": "2.4.6",
-        "scipy": "1.17.1",
-        "platform": "Linux",
-        "processor": "x86_64",
-        "device": "cpu",
-        "num_threads": 2,
-        "cohort": {
-            "name": "phantoms",
-            "num_subjects": len(subjects),
-            "num_images": len(subjects) * len(SLICES),
-            "num_images_with_lesion": len(subjects) * 2,
-            "sites": {"A": len(subjects)},
-            "modality": "MRI",
-            "sha256": "c0ffee" * 10,
-            "description": "Synthetic heads, no patient.",
-        },
-        "split": {"method": "folds", "unit": "subject", "seed": 5, "sha256": "5b", "num_folds": 2},
-        "warnings": [],
-    }
-    (folder / "provenance.json").write_text(json.dumps(provenance))
-    folds = tuple(
-        Fold(
-            train=tuple(subjects[1 - fold :: 2][1:]),
-            validation=tuple(subjects[1 - fold :: 2][:1]),
-            test=tuple(subjects[fold::2]),
-        )
-        for fold in (0, 1)
-    )
-    write_split(Split("folds", "subject", 5, "c0ffee" * 10, folds), folder / "split.json")
-
-
-def _write_runs(
-    folder: Path, rng: np.random.Generator, arms: tuple[str, ...], subjects: list[str], size: int
-) -> None:
-    """A bright square per slice as image; squares beside it as masks."""
-    images = folder / "images"
-    images.mkdir()
-    for subject, name in itertools.product(subjects, SLICES):
-        image = rng.integers(30, 90, (size, size), dtype=np.uint8)
-        mask = np.zeros((size, size), dtype=np.uint8)
-        if name != "1":
-            mask[size // 4 : size // 2, size // 4 : size // 2] = 255
-        Image.fromarray(np.maximum(image, mask // 255 * 200)).save(images / f"{subject}_{name}.png")
-        Image.fromarray(mask).save(images / f"{subject}_{name}_mask.png")
-    for (fold, seed), arm in itertools.product(RUNS, arms):
-        run = folder / "runs" / arm / f"fold-{fold}_seed-{seed}"
-        predictions = run / "predictions"
-        predictions.mkdir(parents=True)
-        (run / "config.toml").write_text(f'seed = {seed}\n[recipe]\ndescription = "of {arm}"\n')
-        rows = []
-        for subject, name in itertools.product(subjects[fold::2], SLICES):
-            mask = np.zeros((size, size), dtype=np.uint8)
-            if name != "1":
-                mask[size // 4 + arms.index(arm) : size // 2, size // 4 : size // 2 + 1] = 255
-            Image.fromarray(mask).save(predictions / f"{subject}_{name}.png")
-            rows.append(
-                {
-                    "subject": subject,
-                    "slice": name,
-                    "image": f"../../../../images/{subject}_{name}.png",
-                    "reference": f"../../../../images/{subject}_{name}_mask.png",
-                    "prediction": f"{subject}_{name}.png",
-                }
-            )
-        pd.DataFrame(rows).to_csv(predictions / "predictions.csv", index=False)
+from hemaseg.reporting.study_folder import read_study_folder
+from small_study import change_json, change_table, make_study, rows_of
 
 
 class Page(HTMLParser):
@@ -357,20 +78,6 @@ def read_page(folder: Path) -> Page:
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def change_table(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    change(table).to_csv(path, index=False)
-
-
-def change_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
 def as_numbers(texts: list[str]) -> list[float]:
     return [float(text) for text in texts if text]
 
@@ -388,7 +95,17 @@ def test_key_table_holds_the_exact_numbers_of_the_tables(study: Path) -> None:
     for row in rows_of(study / "summary.csv"):
         if row["metric"] != "dice":
             continue
-        columns = ("mean", "sd", "ci_low", "ci_high", "median", "q1", "q3", "run_sd")
+        columns = (
+            "num_subjects",
+            "mean",
+            "sd",
+            "ci_low",
+            "ci_high",
+            "median",
+            "q1",
+            "q3",
+            "run_sd",
+        )
         expected += [float(row[column]) for column in columns]
         own = [score for score in scores if score["arm"] == row["arm"]]
         with_lesion = [score for score in own if float(score["reference_pixels"]) > 0]
@@ -415,12 +132,86 @@ def test_pairs_and_table_one_hold_the_exact_numbers_of_the_tables(study: Path) -
     assert as_numbers(numbers["published"]) == [*expected, 2.0, 189.0, 0.0561, 0.9455]
 
 
-def test_other_metrics_are_shown_with_their_own_digits(study: Path) -> None:
+def test_all_metrics_are_shown_with_their_own_digits(study: Path) -> None:
     page = read_page(study)
-    summary = rows_of(study / "summary.csv")
-    assert {float(row["mean"]) for row in summary} <= set(as_numbers(page.numbers["metrics"]))
-    hd95 = next(float(row["mean"]) for row in summary if row["metric"] == "hd95_mm")
+    rows = rows_of(study / "all_metrics.csv")
+    columns = ("mean", "sd", "median", "q1", "q3", "num_subjects", "num_undefined", "num_infinite")
+    expected = [float(row[column]) for row in rows for column in columns]
+    assert as_numbers(page.numbers["metrics"]) == expected
+    hd95 = next(float(row["mean"]) for row in rows if row["metric"] == "hd95_mm")
     assert f"HD95 (mm) DR-U-Net {hd95:.2f} \N{PLUS-MINUS SIGN}" in page.words
+    assert "the verdict uses only Dice" in page.words
+
+
+def test_metrics_that_no_subject_has_are_left_out_with_the_reason(copy: Path) -> None:
+    def empty(table: pd.DataFrame) -> pd.DataFrame:
+        of_distance = table["metric"] == "hd95_mm"
+        table.loc[of_distance, ["mean", "sd", "median", "q1", "q3"]] = ""
+        table.loc[of_distance, ["num_subjects", "num_undefined"]] = ["0", "6"]
+        return table
+
+    change_table(copy / "all_metrics.csv", empty)
+    write_report(copy)
+    page = read_page(copy)
+    assert "undefined for every subject: HD95 (mm)." in page.words
+    assert "need the spacing of the images" not in page.words
+    assert "HD95 (mm) DR-U-Net" not in page.words
+    change_table(copy / "scores.csv", lambda table: table.assign(reference_ml=""))
+    write_report(copy)
+    assert "need the spacing of the images, which their files do not" in read_page(copy).words
+    (copy / "all_metrics.csv").unlink()
+    write_report(copy)
+    assert "There is no all_metrics.csv" in read_page(copy).words
+
+
+def test_infinite_distances_have_no_mean_but_a_median(copy: Path) -> None:
+    def miss(table: pd.DataFrame) -> pd.DataFrame:
+        place = (table["metric"] == "hd95_mm") & (table["arm"] == "U-Net")
+        table.loc[place, ["num_infinite", "mean", "sd", "median", "q3"]] = ["2", "", "", "7", "inf"]
+        return table
+
+    change_table(copy / "all_metrics.csv", miss)
+    write_report(copy)
+    undefined = "U-Net undefined \N{PLUS-MINUS SIGN} undefined 7.00 ("
+    assert undefined in read_page(copy).words
+    assert "to infinite) 6 0 2" in read_page(copy).words
+
+
+def test_intervals_and_tests_are_named(study: Path) -> None:
+    words = read_page(study).words
+    assert "Intervals are bootstrap-t over subjects." in words
+    assert "first minus second, with its 95 % sign-flip interval" in words
+    assert "Mean difference (95 % sign-flip interval)" in words
+    assert "the mean with its 95 % bootstrap-t interval." in words
+    assert "Holm's method, intervals are not" in words
+    assert "p 0." not in words  # neither equals nor below
+    assert "(Friedman): statistic 5.25, p = 0.072" in words
+
+
+def test_p_values_are_never_zero(copy: Path) -> None:
+    anova = {"f": 23.4564, "p": 4.6e-7, "df_between": 2, "df_within": 33}
+    change_json(copy / "comparison.json", anova=anova)
+    write_report(copy)
+    html = (copy / "report.html").read_text(encoding="utf-8")
+    assert 'p <data value="4.6e-07">&lt; 0.0001</data>' in html
+    assert "F(2, 33) = 23.4564, p < 0.0001" in Page(html).words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "head", "shown"), [("90.5", "Training (s)", "90.5"), ("3600", "(min)", "60.0")]
+)
+def test_costs_have_fitting_units_and_whole_epochs(
+    copy: Path, seconds: str, head: str, shown: str
+) -> None:
+    best = [str(6 + number % 3) for number in range(12)]
+    change_table(
+        copy / "costs.csv",
+        lambda table: table.assign(training_s=seconds, epoch_s="30", best_epoch=best),
+    )
+    write_report(copy)
+    words = read_page(copy).words
+    assert head in words
+    assert f" 9 (6 to 8) 30.0 {shown} " in words
 
 
 def test_rounded_numbers_stand_for_the_exact_ones(study: Path) -> None:
@@ -437,9 +228,10 @@ def test_verdict_comes_first_and_provenance_is_complete(study: Path) -> None:
         "Research use only. Not a medical device.",
         "DR-U-Net is better than Dense-U-Net; the other pairs are undecided.",
         "6 subjects, 18 slices, 12 runs (3 arms, 2 folds, 2 seeds)",
-        "Equivalence margin: 0.020, stated before training.",
+        "Equivalence margin: 0.02, fixed in study.toml before the first run.",
+        "The verdict is about these trained networks (4 runs per arm), on subjects like these",
         "DR-U-Net and Dense-U-Net differ by",
-        "Dice of each arm.",
+        "Dice of each arm",
         "Mean difference of each pair of arms",
         "The same slices under every arm.",
         "Validation loss by epoch.",
@@ -571,7 +363,9 @@ def test_what_the_comparison_writes_is_read(copy: Path) -> None:
     for sentence in [*comparison.pairs["sentence"], *comparison.notes]:
         assert sentence in words
     assert "Primary score: IoU" in words
-    assert "Only IoU was compared." in words
+    assert "the verdict uses only IoU" in words
+    for row in rows_of(copy / "all_metrics.csv"):
+        assert f"{float(row['median']):.2f}" in words
     assert "a large p does not show".casefold() in words.casefold()
 
 
@@ -586,7 +380,8 @@ def test_score_tables_of_other_tools_are_enough(copy: Path) -> None:
     write_report(copy)
     page = read_page(copy)
     assert "6 subjects, 12 runs" in page.words
-    assert "DR-U-Net 0." in page.words
+    assert "DR-U-Net n = 6 0." in page.words
+    assert "The verdict is about what was scored (4 runs per arm)" in page.words
     assert "do not tell the size of any lesion" in page.words
     assert page.words.count("undefined undefined") == 3  # missed lesions and false alarms
     assert {path.stem for path in (copy / "figures").iterdir()} == {"differences", "paired_scores"}
@@ -600,7 +395,7 @@ def test_a_split_by_slices_is_said_at_the_top_and_at_every_source(copy: Path) ->
     write_report(copy)
     html = (copy / "report.html").read_text(encoding="utf-8")
     warning = "slices of one subject lie in training and in test"
-    assert Page(html).words.index(warning) < Page(html).words.index("Dice of each arm.")
+    assert Page(html).words.index(warning) < Page(html).words.index("Dice of each arm")
     sources = re.findall(r'<p class="source">.*?</p>', html, re.DOTALL)
     of_scores = [source for source in sources if "config.toml" not in source]
     of_scores = [source for source in of_scores if "study.toml" not in source]
@@ -633,218 +428,29 @@ def test_missed_lesions_and_infinite_distances_are_counted(copy: Path) -> None:
     write_report(copy)
     page = read_page(copy)
     assert "higher is worse" in page.words
-    assert re.search(r"U-Net [0-9. \N{PLUS-MINUS SIGN}to()]+ 2 of 12 ", page.words)
+    assert re.search(r" U-Net n = 6 [0-9. \N{PLUS-MINUS SIGN}to()]+ 2 of 12 ", page.words)
+    # In scores.csv only: what is drawn of the differences are still all six subjects.
     assert "scores of 1 subject are undefined or infinite" in page.words
+    assert "not drawn there" not in page.words
 
 
-def test_examples_are_chosen_by_the_stated_rule(study: Path) -> None:
-    scores = [row for row in rows_of(study / "scores.csv") if float(row["reference_pixels"]) > 0]
-    means = {
-        subject: np.mean([float(row["dice"]) for row in scores if row["subject"] == subject])
-        for subject in {row["subject"] for row in scores}
-    }
-    ranking = sorted(means, key=lambda subject: means[subject])
-    words = []
-    for role, subject in (("best", ranking[-1]), ("median", ranking[3]), ("worst", ranking[0])):
-        areas = {
-            row["slice"]: float(row["reference_pixels"])
-            for row in rows_of(study / "scores_slices.csv")
-            if row["subject"] == subject
-        }
-        words.append(f"{role} ({subject}, slice {max(areas, key=lambda name: areas[name])})")
-    assert ", ".join(words) in read_page(study).words
+def test_subjects_that_are_not_drawn_are_counted(copy: Path) -> None:
+    def leave_out(table: pd.DataFrame) -> pd.DataFrame:
+        table.loc[table["subject"] == "P03", ["score_a", "difference"]] = "inf"
+        return table[(table["subject"] != "P01") | (table["arm_b"] == "Dense-U-Net")]
 
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[figures.Example]:
-    """The examples that a report draws, filled in when it does."""
-    examples: list[figures.Example] = []
-    draw = figures.examples_figure
-
-    def draw_and_keep(drawn: Sequence[figures.Example], arms: Sequence[str]) -> Figure:
-        examples.extend(drawn)
-        return draw(drawn, arms)
-
-    monkeypatch.setattr(figures, "examples_figure", draw_and_keep)
-    return examples
-
-
-@pytest.mark.parametrize(("modality", "black", "white"), [("CT", 0, 255), ("MRI", 30, 200)])
-def test_pictures_are_shown_as_the_modality_asks(
-    copy: Path, shown: list[figures.Example], modality: str, black: float, white: float
-) -> None:
-    cohort = json.loads((copy / "provenance.json").read_text())["cohort"]
-    change_json(copy / "provenance.json", cohort=cohort | {"modality": modality})
+    change_table(copy / "differences.csv", leave_out)
     write_report(copy)
-    assert [example.role for example in shown] == ["best", "median", "worst"]
-    for example in shown:
-        # The lesion is 200; of the other pixels, 30 to 89, one in a hundred may be below black.
-        assert example.display_range == pytest.approx((black, white), abs=2)
-        lesion = np.zeros((24, 24), dtype=bool)
-        lesion[6:12, 6:12] = True
-        np.testing.assert_array_equal(example.reference, lesion)
-        np.testing.assert_array_equal(example.image >= 200, lesion)
-        assert [int(mask.sum()) for mask in example.predictions] == [6 * 7, 5 * 7, 4 * 7]
+    sentence = "2 subjects without a finite score in some pair of arms are not drawn there"
+    assert sentence in read_page(copy).words
 
 
-def test_examples_of_volumes_are_taken_at_the_index_of_the_slice(
-    copy: Path, shown: list[figures.Example]
-) -> None:
-    import nibabel as nib
-
-    volume = np.zeros((16, 16, 3), dtype=np.int16)
-    volume[4:9, 4:9, 2] = 1
-    image = nib.Nifti1Image(volume, np.diag([1.0, 2.0, 5.0, 1.0]))
-    nib.save(image, copy / "volume.nii.gz")
-    for path in (copy / "runs").glob("*/*/predictions/predictions.csv"):
-        change_table(
-            path,
-            lambda table: table.drop_duplicates("subject").assign(
-                slice="",
-                image="../../../../volume.nii.gz",
-                reference="../../../../volume.nii.gz",
-                prediction=[f"{name}.nii.gz" for name in table["subject"].unique()],
-            ),
-        )
-        for name in pd.read_csv(path)["prediction"]:
-            shutil.copy(copy / "volume.nii.gz", path.parent / name)
-    cohort = json.loads((copy / "provenance.json").read_text())["cohort"]
-    change_json(copy / "provenance.json", cohort=cohort | {"modality": "CT"})
-    change_table(
-        copy / "scores_slices.csv",
-        lambda table: table.replace({"slice": {"1": "0", "2": "1", "10": "2"}}).assign(
-            reference_pixels=lambda rows: rows["slice"]
-        ),
+def test_examples_are_named_in_their_caption(study: Path) -> None:
+    named = ", ".join(
+        f"{example.role} ({example.subject}, slice {example.slice})"
+        for example in read_examples(read_study_folder(study))
     )
-    write_report(copy)
-    assert "slice 2)" in read_page(copy).words
-    for example in shown:
-        assert int(example.reference.sum()) == 5 * 5  # of three slices, the last is marked
-        assert example.pixel_aspect == pytest.approx(2.0)  # rows 2 mm, columns 1 mm apart
-        assert example.display_range == (0.0, 100.0)
-    change_table(copy / "scores_slices.csv", lambda table: table.replace({"slice": {"2": "3"}}))
-    with pytest.raises(ComparisonError, match=r"has slices 0 to 2, but .* names slice 3"):
-        write_report(copy)
-
-
-def test_subjects_with_several_scans_are_no_examples(copy: Path) -> None:
-    change_table(
-        copy / "scores_slices.csv",
-        lambda table: table.assign(scan=table["subject"] + "_" + table["slice"]),
-    )
-    write_report(copy)
-    assert "No predicted masks" in read_page(copy).words
-
-
-def replace_text(name: str, old: str, new: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        text = (folder / name).read_text(encoding="utf-8")
-        assert old in text
-        (folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
-
-    return change
-
-
-def remove(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
-def write(name: str, content: bytes) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        (folder / name).write_bytes(content)
-
-    return change
-
-
-def drop(name: str, column: str) -> Callable[[Path], None]:
-    return lambda folder: change_table(folder / name, lambda table: table.drop(columns=column))
-
-
-PREDICTIONS = "runs/U-Net/fold-0_seed-0/predictions/predictions.csv"
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (remove("scores.csv"), r"scores\.csv: cannot be read as CSV .*No such file"),
-        (remove("summary.csv"), r"summary\.csv: cannot be read as CSV .*No such file"),
-        (remove("comparison.json"), r"comparison\.json: cannot be read as text .*No such file"),
-        (write("pairs.csv", b""), r"pairs\.csv: cannot be read as CSV .*expected at least 1"),
-        (write("scores.csv", b"\xff\xfe\x00arm"), r"scores\.csv: cannot be read as CSV .*utf-8"),
-        (write("summary.csv", b'metric,arm\n"dice,x'), r"summary\.csv: cannot be read as CSV"),
-        (write("table1.csv", b"arm,num_batches,mean,sd\n"), r"table1\.csv: has no rows"),
-        (
-            write("table1.csv", b"arm,num_batches,mean,sd\nU-Net,2\n"),
-            r"table1\.csv: row 2 has 2 fields, expected 4",
-        ),
-        (write("comparison.json", b"{"), r"comparison\.json: file: Invalid JSON"),
-        (replace_text("comparison.json", "0.02", '"x"'), "margin: .* found 'x'"),
-        (replace_text("provenance.json", '"num_images": 18', '"num_images": "many"'), "'many'"),
-        (write("study.toml", b"\xff"), r"study\.toml: cannot be read as text .*utf-8"),
-        (drop("scores.csv", "seed"), r"scores\.csv: lacks seed; found arm, fold"),
-        (drop("pairs.csv", "p_holm"), r"pairs\.csv: lacks p_holm;"),
-        (
-            replace_text("table1.csv", "0.8361", "0,8361"),
-            r"table1\.csv: row 2 has 5 fields, expected 4",
-        ),
-        (
-            replace_text("table1.csv", "0.8361", "nan"),
-            r"table1\.csv: row 2, mean: found 'nan', expected a number or an empty field",
-        ),
-        (
-            replace_text("table1.csv", "Dense-U-Net", "DR-U-Net"),
-            r"table1\.csv: row 3 repeats arm DR-U-Net",
-        ),
-        (
-            replace_text("table1.csv", "Dense-U-Net", "V-Net"),
-            r"table1\.csv: knows arm V-Net, but summary\.csv only DR-U-Net, Dense-U-Net, U-Net",
-        ),
-        (
-            replace_text("comparison.json", '"dice"', '"reference_ml"'),
-            r"summary\.csv: knows dice, hd95_mm, iou, but .* is reference_ml",
-        ),
-        (
-            replace_text("comparison.json", '"dice"', '"jaccard"'),
-            r"scores\.csv: lacks jaccard; found arm",
-        ),
-        (write("scores_slices.csv", b"arm\n"), r"scores_slices\.csv: lacks fold, seed, subject"),
-        (
-            lambda folder: change_table(
-                folder / "scores_slices.csv", lambda table: table[table["arm"] != "U-Net"]
-            ),
-            r"has slices of DR-U-Net, Dense-U-Net, but scores\.csv knows it for .*, U-Net\.",
-        ),
-        (
-            lambda folder: change_table(
-                folder / PREDICTIONS, lambda table: table.assign(subject="P99")
-            ),
-            r"0 rows for subject P0., slice \d+, expected 1",
-        ),
-    ],
-)
-def test_damaged_studies_are_refused(
-    copy: Path, damage: Callable[[Path], None], message: str
-) -> None:
-    damage(copy)
-    with pytest.raises(ComparisonError, match=message):
-        write_report(copy)
-
-
-def test_an_edited_split_is_refused(copy: Path) -> None:
-    change_json(copy / "split.json", seed=6)
-    with pytest.raises(SplitError, match=r"split\.json: hash"):
-        write_report(copy)
-
-
-def test_missing_masks_and_other_grids_are_refused(copy: Path) -> None:
-    for path in (copy / "runs" / "U-Net").glob("*/predictions/*.png"):
-        Image.new("L", (7, 5)).save(path)
-    with pytest.raises(ComparisonError, match=r"\(24, 24\) pixels, .* U-Net has \(5, 7\)"):
-        write_report(copy)
-    for path in (copy / "runs" / "U-Net").glob("*/predictions/*.png"):
-        path.unlink()
-    with pytest.raises(ScanError, match=r"\.png: no such file"):
-        write_report(copy)
+    assert f"the subjects with the {named} mean Dice" in read_page(study).words
 
 
 def test_wrong_folders_are_refused(tmp_path: Path, copy: Path) -> None:

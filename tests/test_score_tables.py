@@ -54,6 +54,12 @@ def test_read_tables_can_be_compared_cell_by_cell(tmp_path: Path) -> None:
     np.testing.assert_equal(cells.to_numpy(), [[0.5, 1.0], [0.75, math.nan]])
 
 
+def test_a_subject_may_be_called_na(tmp_path: Path) -> None:
+    table = read_score_tables(write(tmp_path, a="subject,dice\nNA,NA\nnan,0.5\n"))
+    assert table["subject"].tolist() == ["NA", "nan"]
+    np.testing.assert_equal(table["dice"].to_numpy(), [math.nan, 0.5])
+
+
 def test_byte_order_mark_and_blank_lines_are_no_data(tmp_path: Path) -> None:
     table = read_score_tables(write(tmp_path, a="\ufeffsubject,dice\n\ns1,0.5\n\n"))
     assert table[["subject", "dice"]].to_numpy().tolist() == [["s1", 0.5]]
@@ -62,6 +68,7 @@ def test_byte_order_mark_and_blank_lines_are_no_data(tmp_path: Path) -> None:
 def test_a_column_without_any_value_is_undefined_not_text(tmp_path: Path) -> None:
     paths = write(tmp_path, a="subject,dice\ns1,\n", b="subject,dice\ns1,nan\n")
     assert np.isnan(score_cells(read_score_tables(paths), "dice").to_numpy()).all()
+    assert np.isnan(score_cells(scores(iou=None), "iou").to_numpy()).all()
 
 
 @pytest.mark.parametrize(
@@ -71,8 +78,9 @@ def test_a_column_without_any_value_is_undefined_not_text(tmp_path: Path) -> Non
         ("subject,dice\n", r"found columns \['subject', 'dice'\] and 0 rows"),
         ("case,dice\ns1,0.5\n", r"found columns \['case', 'dice'\] and 1 rows"),
         ("subject,dice,dice\ns1,1,1\n", r"found columns \['subject', 'dice', 'dice'\]"),
-        ("subject,dice\ns1,0.5\ns2\n", "found 1 fields in 's2', expected 2"),
-        ("subject,dice\ns1,0.5\ns1,0.5,0.6\n", "found 3 fields in 's1,0.5,0.6', expected 2"),
+        ("subject,dice\ns1,0.5\n\ns2\n", r"line 4 has 1 fields \(s2\), expected 2 as in"),
+        ('subject,dice\n"a\nb",1\ns2,\ns3\n', r"line 5 has 1 fields \(s3\), expected 2"),
+        ("subject,dice\ns1,0.5,0.6\n", r"line 2 has 3 fields \(s1,0\.5,0\.6\), expected 2"),
         ('subject,dice\ns1,"0.5\n', r"a\.csv: cannot be read as a CSV table"),
         ("subject,arm,dice\ns1,x,0.5\n", r"has a column arm, expected the scores of one arm, a\."),
     ],
@@ -115,6 +123,24 @@ def test_numbers_that_are_none_are_refused_by_value(tmp_path: Path) -> None:
 def test_unsound_scores_are_refused(changes: dict[str, object], metric: str, message: str) -> None:
     with pytest.raises(ComparisonError, match=message):
         score_cells(scores(**changes), metric)
+
+
+def test_subjects_without_lesion_have_no_score_by_metrics_of_lesions() -> None:
+    """Else a false alarm counts 0, a correct empty mask nothing, and arms have other subjects."""
+    dice = [0.8, 0.0, 0.9, math.nan]
+    table = scores(dice=dice, volume_error_ml=[1.0, 4.0, 2.0, 0.0], reference_pixels=[9, 0, 9, 0])
+    np.testing.assert_equal(score_cells(table, "dice").to_numpy(), [[0.8, 0.9], [math.nan] * 2])
+    np.testing.assert_equal(score_cells(table, "volume_error_ml").to_numpy(), [[1, 2], [4, 0]])
+    # Where nobody knows, for want of a column or of a number in it, scores are taken as they are.
+    for text in ("", "?"):
+        blank = table.assign(reference_pixels=["9", text, "9", text])
+        np.testing.assert_equal(
+            score_cells(blank, "dice").to_numpy(), [[0.8, 0.9], [0.0, math.nan]]
+        )
+    np.testing.assert_equal(
+        score_cells(table.drop(columns="reference_pixels"), "dice").to_numpy(),
+        [[0.8, 0.9], [0.0, math.nan]],
+    )
 
 
 def test_long_lists_are_cut() -> None:

@@ -9,7 +9,7 @@ from hemaseg.comparison.sample_size import (
     num_subjects_for_difference,
     num_subjects_for_equivalence,
 )
-from hemaseg.comparison.verdicts import Pair, Rule, statement, with_verdict
+from hemaseg.comparison.verdicts import Pair, Rule, headline, statement, with_verdict
 
 RULE = Rule("dice", True, margin=0.05, alpha=0.05, num_pairs=3, by_ranks=False)
 PAIR = Pair(
@@ -70,10 +70,25 @@ def test_rule(
 def test_sentence_holds_the_numbers() -> None:
     judged = with_verdict(replace(PAIR, p_holm=0.0004, num_undefined=2), RULE)
     assert judged.sentence == (
-        "unet is better than dr: dice differs by 0.02 on average (unet minus dr, 95 % interval "
-        "0.001 to 0.039, 40 subjects, difference p < 0.001, equivalence p = 0.3; Holm-adjusted). "
+        "unet is better than dr: mean difference in Dice 0.020 (unet minus dr; 95 % sign-flip "
+        "interval 0.001 to 0.039; 40 subjects; Holm-adjusted p < 0.001 for a difference). "
         "Subjects left out, undefined in one arm or both: 2."
     )
+
+
+def test_numbers_are_rounded_alike_and_have_the_digits_and_unit_of_their_metric() -> None:
+    """0.000231 beside -0.0293 would look like an accuracy that nobody has."""
+    changes = {"mean_difference": -0.014353, "ci_low": -0.0293, "ci_high": 0.000231}
+    pair = replace(PAIR, **changes, tost_p_holm=0.0001)  # type: ignore[arg-type]
+    assert with_verdict(pair, RULE).sentence == (
+        "unet and dr are equivalent within the margin of 0.05: mean difference in Dice -0.014 "
+        "(unet minus dr; 95 % sign-flip interval -0.029 to 0.000; 40 subjects; Holm-adjusted p = "
+        "0.200 for a difference, p < 0.001 for equivalence)."
+    )
+    in_mm = with_verdict(
+        replace(pair, metric="hd95_mm", mean_difference=1.5), replace(RULE, metric="hd95_mm")
+    )
+    assert "within the margin of 0.05 mm: mean difference in HD95 (mm) 1.50" in in_mm.sentence
 
 
 def test_undecided_says_how_many_subjects_would_decide_it_and_under_which_assumptions() -> None:
@@ -84,12 +99,24 @@ def test_undecided_says_how_many_subjects_would_decide_it_and_under_which_assump
         for true in (0.02, 0.0)
     )
     assert judged.num_subjects_to_decide == min(different, equivalent)
+    assert equivalent < different
     assert judged.sentence.endswith(
-        "If observed difference and SD were the true ones, "
-        f"about {different:.0f} subjects would show a difference and about {equivalent:.0f} "
-        f"subjects equivalence; if the true difference were 0, about {equal:.0f} subjects would "
-        "show equivalence (80 % power)."
+        f"If the observed difference and SD are the true ones, about {equivalent:.0f} subjects "
+        f"would show equivalence with 80 % power; if the true difference is 0, about {equal:.0f} "
+        "subjects would show equivalence."
     )
+    far = with_verdict(replace(PAIR, mean_difference=0.04), RULE)
+    different = num_subjects_for_difference(sd=0.06, difference=0.04, alpha=0.05 / 3)
+    assert far.num_subjects_to_decide == different
+    assert f"about {different:.0f} subjects would show a difference with 80" in far.sentence
+    close = with_verdict(replace(PAIR, mean_difference=0.001, sd_difference=1.0), RULE)
+    sizes = [
+        num_subjects_for_equivalence(sd=1.0, difference=true, margin=0.05, alpha=0.05 / 3)
+        for true in (0.001, 0.0)
+    ]
+    assert close.num_subjects_to_decide == sizes[0]
+    assert f"about {sizes[0]:,.0f} subjects would show equivalence with" in close.sentence
+    assert f"about {sizes[1]:,.0f} subjects would show equivalence." in close.sentence
 
 
 def test_without_a_margin_only_a_difference_can_decide() -> None:
@@ -99,7 +126,7 @@ def test_without_a_margin_only_a_difference_can_decide() -> None:
     assert judged.num_subjects_to_decide == num_subjects_for_difference(
         sd=0.06, difference=0.02, alpha=0.05 / 3
     )
-    assert "equivalence p" not in judged.sentence
+    assert "for equivalence" not in judged.sentence
     assert judged.sentence.endswith(
         "No equivalence margin was stated, so equivalence cannot be shown."
     )
@@ -109,17 +136,22 @@ def test_what_no_number_of_subjects_decides_has_none() -> None:
     pair = replace(PAIR, mean_difference=1e-7, t=0.001)
     judged = with_verdict(pair, replace(RULE, margin=None))
     assert math.isnan(judged.num_subjects_to_decide)
-    assert "no practicable number would show a difference" in judged.sentence
-    far = with_verdict(replace(PAIR, mean_difference=0.06), RULE)
-    assert "no practicable number equivalence" in far.sentence
+    assert "no practicable number of subjects would show a difference" in judged.sentence
+    neither = replace(PAIR, mean_difference=1e-6, sd_difference=1.0)
+    with_margin = with_verdict(neither, replace(RULE, margin=1e-3))
+    assert math.isnan(with_margin.num_subjects_to_decide)
+    assert "no practicable number of subjects would show either" in with_margin.sentence
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_subjects": 1, "t": math.nan}, "subjects with a defined dice in both arms: 1"),
-        ({"t": math.nan}, "differs by 0.02 in each of 40 subjects, and without spread nothing"),
-        ({"ci_low": math.nan, "ci_high": math.nan}, "(unet minus dr, 40 subjects, difference p"),
+        ({"num_subjects": 1, "t": math.nan}, "subjects with a defined Dice in both arms: 1"),
+        ({"t": math.nan}, "differs by 0.020 in each of 40 subjects, and without spread nothing"),
+        (
+            {"ci_low": math.nan, "ci_high": math.nan},
+            "0.020 (unet minus dr; 40 subjects; Holm-adjusted p",
+        ),
     ],
 )
 def test_what_cannot_be_computed_is_said(changes: dict[str, float], words: str) -> None:
@@ -135,12 +167,107 @@ def test_ranks_take_over_where_means_are_undefined() -> None:
     judged = with_verdict(pair, rule)
     assert judged.verdict == "a_better"
     assert judged.sentence == (
-        "unet is better than dr: means of hd95_mm are undefined because scores are infinite; by "
-        "ranks the correlation with unet minus dr is -0.4 (40 subjects, Wilcoxon p = 0.01; "
-        "Holm-adjusted)."
+        "unet is better than dr: HD95 (mm) has no mean because some scores are infinite, so ranks "
+        "decide; rank-biserial correlation -0.400 (unet minus dr; 40 subjects; Holm-adjusted "
+        "Wilcoxon p = 0.010)."
     )
     undecided = with_verdict(replace(pair, wilcoxon_p_holm=0.2), rule)
     assert undecided.verdict == "undecided"
     assert math.isnan(undecided.num_subjects_to_decide)
+    assert undecided.sentence.endswith("would decide it cannot be told from ranks.")
     same = with_verdict(replace(pair, wilcoxon_p_holm=math.nan, rank_biserial=math.nan), rule)
-    assert "hd95_mm is the same in each of 40 subjects" in same.sentence
+    assert "HD95 (mm) is the same in each of 40 subjects" in same.sentence
+
+
+def judged(*verdicts: tuple[str, str, str, float]) -> list[Pair]:
+    """Pairs of (arm a, arm b, verdict, mean difference)."""
+    return [
+        replace(PAIR, arm_a=a, arm_b=b, verdict=verdict, mean_difference=difference)
+        for a, b, verdict, difference in verdicts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        (
+            [
+                ("u", "r", "a_better", 0.4),
+                ("u", "d", "equivalent", 0),
+                ("r", "d", "b_better", -0.5),
+            ],
+            "d and u are better than r; u and d are equivalent within the margin of 0.05.",
+        ),
+        (
+            [("u", "r", "a_better", 0.3), ("u", "d", "a_better", 0.4), ("r", "d", "a_better", 0.1)],
+            "u is better than d and r; r is better than d.",
+        ),
+        (
+            [("u", "r", "equivalent", 0), ("u", "d", "equivalent", 0), ("r", "d", "equivalent", 0)],
+            "u, r and d are equivalent within the margin of 0.05.",
+        ),
+        (
+            [("u", "r", "undecided", 0), ("u", "d", "undecided", 0), ("r", "d", "undecided", 0)],
+            "the comparison of u, r and d is undecided: no difference and no equivalence was "
+            "shown.",
+        ),
+        (
+            [("u", "r", "different_within_margin", -0.01), ("u", "d", "undecided", 0.02)],
+            "r is better than u, but by less than the margin of 0.05; the comparison of u and d is "
+            "undecided.",
+        ),
+        (
+            [("u", "r", "equivalent", 0), ("u", "d", "equivalent", 0), ("r", "d", "undecided", 0)],
+            "u and r are equivalent within the margin of 0.05; u and d are equivalent within the "
+            "margin of 0.05; the comparison of r and d is undecided.",
+        ),
+    ],
+)
+def test_headline_tells_all_about_few_pairs(
+    pairs: list[tuple[str, str, str, float]], words: str
+) -> None:
+    assert headline(judged(*pairs), RULE) == f"By mean Dice per subject, {words}"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        (
+            [("u", "r", "undecided", 0)] * 9,
+            "9 are undecided.",
+        ),
+        (
+            [("u", "r", "undecided", 0)] * 7
+            + [("u2", "r2", "b_better", -0.1), ("u", "u2", "different_within_margin", 0.01)],
+            "1 differs, 1 differs by less than the margin and 7 are undecided. r2 is better than "
+            "u2; u is better than u2, but by less than the margin of 0.05.",
+        ),
+        (
+            [("u", "r", "equivalent", 0)] + [("u", "d", "undecided", 0)] * 8,
+            "1 is equivalent within the margin of 0.05 and 8 are undecided. u and r are equivalent "
+            "within the margin of 0.05.",
+        ),
+        (
+            [(f"a{k}", f"b{k}", "a_better", k / 10) for k in range(9)],
+            "9 differ. Among them: a8 is better than b8; a7 is better than b7; a6 is better than "
+            "b6.",
+        ),
+    ],
+)
+def test_headline_counts_many_pairs_and_names_the_largest_differences(
+    pairs: list[tuple[str, str, str, float]], words: str
+) -> None:
+    expected = f"Of 9 pairs compared by mean Dice per subject, {words}"
+    assert headline(judged(*pairs), RULE) == expected
+    assert len(expected) < 250
+
+
+def test_headline_without_margin_and_by_ranks() -> None:
+    pairs = judged(("u", "r", "undecided", 0))
+    without = replace(RULE, margin=None)
+    assert headline(pairs, without) == (
+        "By mean Dice per subject, the comparison of u and r is undecided: no difference was shown."
+    )
+    by_ranks = replace(RULE, metric="hd95_mm", higher_is_better=False, by_ranks=True)
+    better = [replace(pairs[0], verdict="a_better", rank_biserial=-0.5)]
+    assert headline(better, by_ranks) == "By HD95 (mm) per subject, u is better than r."

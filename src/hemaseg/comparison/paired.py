@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hemaseg.comparison.resampling import cluster_bootstrap_interval, sign_flip
+from hemaseg.comparison.description import describe_all, run_means, subject_means, summary
+from hemaseg.comparison.resampling import sign_flip
 from hemaseg.comparison.score_tables import score_cells
 from hemaseg.comparison.statistics import (
     Anova,
@@ -27,12 +28,11 @@ from hemaseg.comparison.statistics import (
     holm,
     moments,
     paired_t,
-    quartiles,
     signed_rank,
     t_interval,
     tost,
 )
-from hemaseg.comparison.verdicts import Pair, Rule, notes, statement, with_verdict
+from hemaseg.comparison.verdicts import Pair, Rule, headline, notes, with_verdict
 from hemaseg.errors import ComparisonError
 from hemaseg.files import whole_file, write_text
 
@@ -47,6 +47,8 @@ class Comparison:
       ci_high (bootstrap-t interval of the mean), run_sd (SD of the means of the runs).
     - ``pairs``: the fields of `hemaseg.comparison.verdicts.Pair`.
     - ``differences``: metric, arm_a, arm_b, subject, score_a, score_b, difference.
+    - ``all_metrics``: every known metric that the scores have, described but not tested; columns in
+      `hemaseg.comparison.description.describe_all`.
     """
 
     metric: str
@@ -66,6 +68,7 @@ class Comparison:
     summary: pd.DataFrame
     pairs: pd.DataFrame
     differences: pd.DataFrame
+    all_metrics: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,10 @@ def compare(
     """Compare arms pairwise by one metric.
 
     A subject whose metric is undefined (NaN) in any run of an arm is undefined for that arm; a pair
-    leaves it out and counts it. An infinite score (a distance to a missed lesion) stays infinite:
-    means are then undefined, medians and ranks are not, and a subject that both arms miss is a tie.
+    leaves it out and counts it. Subjects without a lesion are undefined for metrics of lesions, see
+    `hemaseg.comparison.score_tables.score_cells`. An infinite score (a distance to a missed lesion)
+    stays infinite: means are then undefined, medians and ranks are not, and a subject that both
+    arms miss is a tie.
 
     Args:
         scores: One row per arm, subject, fold and seed, with these columns and the metric's. All
@@ -108,18 +113,18 @@ def compare(
         higher_is_better: False for distances and errors.
 
     Raises:
-        ComparisonError: The plan is impossible, or the scores are incomplete, repeated or unsound.
+        ComparisonError: The plan is impossible, or the scores are incomplete, repeated or unsound,
+            in the column of any known metric.
     """
     _require_sound_plan(margin, alpha, num_bootstrap)
     cells = score_cells(scores, metric)
     arm_pairs = _arm_pairs(list(cells.columns), pairs)
-    subjects = cells.groupby(level="subject").agg(_mean)
-    run_means = _run_means(cells, subjects)
+    subjects = subject_means(cells)
+    runs = run_means(cells, subjects)
     by_ranks = bool(np.isinf(subjects.to_numpy()).any())
     rule = Rule(metric, higher_is_better, margin, alpha, len(arm_pairs), by_ranks)
     tested = [_tested(subjects, pair, rule, seed, num_bootstrap) for pair in arm_pairs]
     judged = [with_verdict(pair, rule) for pair in _holm_adjusted(tested)]
-    statements = "; ".join(statement(pair, rule) for pair in judged)
     return Comparison(
         metric=metric,
         higher_is_better=higher_is_better,
@@ -128,15 +133,18 @@ def compare(
         seed=seed,
         num_bootstrap=num_bootstrap,
         num_subjects=len(subjects),
-        num_runs=len(run_means),
-        verdict=f"By {metric} per subject: {statements}.",
+        num_runs=len(runs),
+        verdict=headline(judged, rule),
         friedman=friedman(subjects.dropna().to_numpy()),
         notes=notes(cells, subjects, judged, rule),
-        summary=_summary(subjects, run_means, rule, seed, num_bootstrap),
+        summary=summary(
+            subjects, runs, metric=metric, alpha=alpha, seed=seed, num_bootstrap=num_bootstrap
+        ),
         pairs=pd.DataFrame([asdict(pair) for pair in judged]),
         differences=pd.concat(
             [_differences(subjects, pair, metric) for pair in arm_pairs], ignore_index=True
         ),
+        all_metrics=describe_all(scores),
     )
 
 
@@ -166,11 +174,6 @@ def _arm_pairs(arms: list[str], pairs: Sequence[tuple[str, str]]) -> list[tuple[
             f"out of {arms}. Correct them, or give none for all pairs."
         )
     return list(pairs) or list(combinations(arms, 2))
-
-
-def _mean(scores: "pd.Series[float]") -> float:
-    """NaN and infinity propagate: never a mean over the runs that happen to be defined."""
-    return float(scores.to_numpy().mean())
 
 
 def _differences(subjects: pd.DataFrame, pair: tuple[str, str], metric: str) -> pd.DataFrame:
@@ -247,51 +250,6 @@ def _holm_adjusted(pairs: list[Pair]) -> list[Pair]:
     ]
 
 
-def _summary(
-    subjects: pd.DataFrame, run_means: pd.DataFrame, rule: Rule, seed: int, num_bootstrap: int
-) -> pd.DataFrame:
-    """One row per arm."""
-    # Not skipping: without one run's mean there is no spread of the runs.
-    run_sds = run_means.std(ddof=1, skipna=False)
-    rows = []
-    for arm in subjects.columns:
-        scores = subjects[arm].dropna()
-        values = scores.to_numpy()
-        finite = values if np.isfinite(values).all() else values[:0]
-        interval = cluster_bootstrap_interval(
-            finite,
-            scores.index[: len(finite)].to_numpy(),
-            confidence=1 - rule.alpha,
-            num_bootstrap=num_bootstrap,
-            seed=seed,
-        )
-        q1, median, q3 = quartiles(values)
-        rows.append(
-            {
-                "metric": rule.metric,
-                "arm": arm,
-                "num_subjects": len(values),
-                "num_undefined": len(subjects) - len(values),
-                "mean": finite.mean() if len(finite) else np.nan,
-                "sd": finite.std(ddof=1) if len(finite) > 1 else np.nan,
-                "median": median,
-                "q1": q1,
-                "q3": q3,
-                "ci_low": interval.low,
-                "ci_high": interval.high,
-                "run_sd": run_sds[arm],
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _run_means(cells: pd.DataFrame, subjects: pd.DataFrame) -> pd.DataFrame:
-    """Mean per run (fold, seed) and arm over the subjects defined for the arm, NaN if infinite."""
-    defined = subjects.notna().loc[cells.index.get_level_values("subject")].to_numpy()
-    means = cells.where(defined).groupby(level=["fold", "seed"]).mean()
-    return means.where(np.isfinite(means))
-
-
 def paper_analysis(batches: pd.DataFrame) -> PaperAnalysis:
     """Mean and SD of the Dice per test batch, and a one-way ANOVA over the batches.
 
@@ -352,7 +310,7 @@ def paper_analysis(batches: pd.DataFrame) -> PaperAnalysis:
 def write_comparison(
     comparison: Comparison, folder: Path, *, paper: PaperAnalysis | None = None
 ) -> None:
-    """Write summary.csv, pairs.csv, differences.csv and comparison.json; with paper, table1.csv.
+    """Write comparison.json, and as CSV summary, pairs, differences, all_metrics; of paper, table1.
 
     comparison.json holds the fields of `Comparison` but its tables, and of `PaperAnalysis`:
     ``metric``, ``higher_is_better``, ``margin`` (null if none), ``alpha``, ``seed``,
@@ -375,6 +333,7 @@ def write_comparison(
         "summary": comparison.summary,
         "pairs": comparison.pairs,
         "differences": comparison.differences,
+        "all_metrics": comparison.all_metrics,
     }
     try:
         for name, table in tables.items():

@@ -15,6 +15,12 @@ KEYS = ["arm", "subject", "fold", "seed"]
 FRACTIONS = ("dice", "iou", "sensitivity", "precision", "surface_dice")
 """Metrics that lie in [0, 1]."""
 
+LESION_METRICS = (*FRACTIONS, "hd95_mm", "assd_mm")
+"""Metrics of how well a lesion was found: subjects without a lesion have none."""
+
+METRICS = (*LESION_METRICS, "volume_error_ml", "absolute_volume_error_ml")
+"""All metrics that have one value per subject, as columns of a score table."""
+
 UNDEFINED = ("", "NA", "NaN", "nan")
 """Fields of a number column that mean undefined; ``inf`` is a number."""
 
@@ -41,22 +47,24 @@ def _arm_table(arm: str, path: Path) -> pd.DataFrame:
     """The scores of one arm."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, row) for row in reader if row]
     except (OSError, ValueError, csv.Error) as error:
         raise ComparisonError(
             f"{path}: cannot be read as a CSV table ({error}). Give a UTF-8 file with a header."
         ) from error
+    header, *rows = [row for _, row in lines] or [[]]
     if header.count("subject") != 1 or len(set(header)) < len(header) or not rows:
         raise ComparisonError(
             f"{path}: found columns {header} and {len(rows)} rows, expected a column subject, each "
             "name once, and a row per subject. Give a table of scores per subject."
         )
-    uneven = [row for row in rows if len(row) != len(header)]
-    if uneven:
-        raise ComparisonError(
-            f"{path}: found {len(uneven[0])} fields in {','.join(uneven[0])!r}, expected "
-            f"{len(header)} as in the header. Correct the file."
-        )
+    for number, row in lines:
+        if len(row) != len(header):
+            raise ComparisonError(
+                f"{path}: line {number} has {len(row)} fields ({','.join(row)}), expected "
+                f"{len(header)} as in the header. Correct the file; it may be cut off."
+            )
     text = pd.DataFrame(rows, columns=header, dtype=str)
     if "arm" in text.columns:
         raise ComparisonError(
@@ -75,8 +83,13 @@ def _arm_table(arm: str, path: Path) -> pd.DataFrame:
 def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One metric as a table of (subject, fold, seed) x arm, after all checks.
 
+    A subject without a lesion (``reference_pixels`` is 0) has no score by `LESION_METRICS`: a mask
+    that is rightly empty is undefined there, so that counting false alarms as 0 would give each arm
+    a mean over other subjects. False alarms have columns of their own.
+
     Args:
-        scores: One row per arm, subject, fold and seed, with these columns and the metric's.
+        scores: One row per arm, subject, fold and seed, with these columns and the metric's;
+            ``reference_pixels`` may be missing, and all subjects then count as having a lesion.
         metric: Name of the column.
 
     Returns:
@@ -101,7 +114,7 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
             f"{blank.argmax() + 1}. Fill them in."
         )
     _require_sound_values(scores, metric)
-    table = scores[KEYS].astype(str).assign(score=scores[metric].astype(float))
+    table = scores[KEYS].astype(str).assign(score=_of_lesions(scores, metric))
     arms = list(dict.fromkeys(table["arm"]))
     if len(arms) < 2:
         raise ComparisonError(f"scores: found the arms {arms}, expected two or more. Add an arm.")
@@ -126,16 +139,25 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table.pivot(index=KEYS[1:], columns="arm", values="score")[arms]
 
 
+def _of_lesions(scores: pd.DataFrame, metric: str) -> "pd.Series[float]":
+    """The metric, without the values of subjects that have no lesion if it is one of lesions."""
+    values = scores[metric].astype(float)
+    if metric not in LESION_METRICS or "reference_pixels" not in scores.columns:
+        return values
+    return values.mask(pd.to_numeric(scores["reference_pixels"], errors="coerce") == 0)
+
+
 def _require_sound_values(scores: pd.DataFrame, metric: str) -> None:
     """Refuse scores that are no numbers or cannot be values of the metric."""
     column = scores[metric]
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    is_numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if not is_numeric and column.notna().any():
         numbers = pd.to_numeric(column, errors="coerce")
         wrong = column[numbers.isna() & column.notna()]
         found = repr(wrong.iloc[0]) if len(wrong) else f"values of type {column.dtype}"
         raise ComparisonError(
-            f"scores: {metric} must hold numbers, found {found}. Correct it, or name another "
-            "metric."
+            f"scores: {metric} must hold numbers, found {found}. Correct it, take the column out, "
+            "or name another metric."
         )
     low, high = (0.0, 1.0) if metric in FRACTIONS else (-np.finfo(float).max, np.inf)
     outside = scores[(column < low) | (column > high)]
@@ -144,7 +166,7 @@ def _require_sound_values(scores: pd.DataFrame, metric: str) -> None:
         raise ComparisonError(
             f"scores: {metric} of arm {first['arm']}, subject {first['subject']} is "
             f"{first[metric]:g}, expected {low:.3g} to {high:g}. Correct it (divide a percentage "
-            "by 100)."
+            "by 100), or take the column out."
         )
 
 

@@ -14,6 +14,7 @@ test takes the place of 1 for all pairs of the metric, and equivalence is not cl
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,19 @@ from hemaseg.comparison.sample_size import (
     num_subjects_for_difference,
     num_subjects_for_equivalence,
 )
+from hemaseg.comparison.score_tables import LESION_METRICS
+from hemaseg.comparison.wording import (
+    enumeration,
+    format_number,
+    format_p,
+    metric_label,
+    metric_unit,
+    num_decimals,
+)
 
 _NUM_SIMULATED = 20  # smallest number of subjects in the simulation of docs/statistics.md
+_VERDICTS = ("a_better", "b_better", "different_within_margin", "equivalent", "undecided")
+_NUM_TOLD = 3  # pairs, or statements about more pairs, that a headline can hold
 
 
 @dataclass(frozen=True)
@@ -84,23 +96,21 @@ class Pair:
 
 def with_verdict(pair: Pair, rule: Rule) -> Pair:
     """The pair with verdict, sentence and number of subjects to decide filled in."""
-    p, direction = (
-        (pair.wilcoxon_p_holm, pair.rank_biserial)
-        if rule.by_ranks
-        else (pair.p_holm, pair.mean_difference)
-    )
+    p = pair.wilcoxon_p_holm if rule.by_ranks else pair.p_holm
     different = p < rule.alpha
     equivalent = not rule.by_ranks and pair.tost_p_holm < rule.alpha
     if different and equivalent:
         verdict = "different_within_margin"
     elif different:
-        verdict = "a_better" if (direction > 0) == rule.higher_is_better else "b_better"
+        verdict = "a_better" if _ordered(pair, rule)[0] == pair.arm_a else "b_better"
     else:
         verdict = "equivalent" if equivalent else "undecided"
     pair = replace(pair, verdict=verdict)
     numbers = _rank_numbers(pair) if rule.by_ranks else _mean_numbers(pair, rule)
     sentence = f"{statement(pair, rule)}: {numbers}."
-    if verdict == "undecided" and not (rule.by_ranks or math.isnan(pair.t)):
+    if verdict == "undecided" and rule.by_ranks:
+        sentence += " How many subjects would decide it cannot be told from ranks."
+    elif verdict == "undecided" and not math.isnan(pair.t):
         num_to_decide, advice = _subjects_to_decide(pair, rule)
         pair = replace(pair, num_subjects_to_decide=num_to_decide)
         sentence = f"{sentence} {advice}"
@@ -110,15 +120,52 @@ def with_verdict(pair: Pair, rule: Rule) -> Pair:
 
 
 def statement(pair: Pair, rule: Rule) -> str:
-    """The verdict in words, without numbers."""
+    """The verdict on one pair in words, without numbers."""
     better, worse = _ordered(pair, rule)
     if pair.verdict in ("a_better", "b_better"):
         return f"{better} is better than {worse}"
     if pair.verdict == "different_within_margin":
-        return f"{better} is better than {worse}, but by less than the margin of {rule.margin:g}"
+        return f"{better} is better than {worse}, but by less than the margin of {_margin(rule)}"
     if pair.verdict == "equivalent":
-        return f"{pair.arm_a} and {pair.arm_b} are equivalent within the margin of {rule.margin:g}"
+        return f"{pair.arm_a} and {pair.arm_b} are equivalent within the margin of {_margin(rule)}"
     return f"{pair.arm_a} against {pair.arm_b} is undecided"
+
+
+def headline(pairs: Sequence[Pair], rule: Rule) -> str:
+    """The verdict on all pairs, short enough to stand above everything else.
+
+    All is told about up to three pairs, arms of the same fate in one breath. More pairs are
+    counted, followed by up to three statements: the largest differences, or what is equivalent if
+    nothing differs. The rest is in the sentences of the pairs.
+
+    Args:
+        pairs: Pairs with their verdicts.
+        rule: Of the verdicts.
+    """
+    measure = f"{'' if rule.by_ranks else 'mean '}{metric_label(rule.metric)} per subject"
+    of = {verdict: [pair for pair in pairs if pair.verdict == verdict] for verdict in _VERDICTS}
+    differences = [
+        *_who_is_better([*of["a_better"], *of["b_better"]], rule),
+        *(
+            f"{words}, but by less than the margin of {_margin(rule)}"
+            for words in _who_is_better(of["different_within_margin"], rule)
+        ),
+    ]
+    equivalent = _all_together(
+        of["equivalent"], rule, f"{{arms}} are equivalent within the margin of {_margin(rule)}"
+    )
+    if len(pairs) > _NUM_TOLD:
+        told = f"Of {len(pairs)} pairs compared by {measure}, {_counted(pairs, rule)}."
+        if named := differences or equivalent:
+            first = "" if len(named) <= _NUM_TOLD else "Among them: "
+            told += f" {first}{'; '.join(named[:_NUM_TOLD])}."
+        return told
+    undecided = _all_together(of["undecided"], rule, "the comparison of {arms} is undecided")
+    told = f"By {measure}, {'; '.join([*differences, *equivalent, *undecided])}"
+    if differences or equivalent:
+        return f"{told}."
+    also = "" if rule.margin is None or rule.by_ranks else " and no equivalence"
+    return f"{told}: no difference{also} was shown."
 
 
 def notes(
@@ -140,8 +187,14 @@ def notes(
     found = [
         f"Runs per arm: {num_runs} (folds: {num_folds}, seeds: {num_seeds}). "
         "Intervals and tests hold for new subjects like these, scored by these trained networks; "
-        "how much another training would differ is shown by run_sd and not part of them."
+        "how much another training would differ is not part of them, but shown by the SD between "
+        "runs (run_sd)."
     ]
+    if num_runs == 1:
+        found.append(
+            "With one run per arm, what another training would give is unknown: this compares two "
+            "sets of weights rather than two networks."
+        )
     if num_folds > 1:
         found.append(
             "The subjects of a fold share their networks, so that a lucky or unlucky training "
@@ -154,16 +207,20 @@ def notes(
             f"Subjects were tested in {runs_per_subject.min()} to {runs_per_subject.max()} runs; "
             "each subject counts once, as the mean over its runs."
         )
-    for arm, num_undefined in subjects.isna().sum().items():
-        if num_undefined:
-            found.append(
-                f"{arm}: {rule.metric} is undefined for {num_undefined} of {len(subjects)} "
-                "subjects, which are left out."
-            )
+    label = metric_label(rule.metric)
+    num_undefined = subjects.isna().sum()
+    for num in sorted(set(num_undefined) - {0}):
+        arms = list(num_undefined.index[num_undefined == num])
+        where = "every arm" if len(arms) == len(subjects.columns) else enumeration(arms)
+        reason = "; subjects without a lesion have none" if rule.metric in LESION_METRICS else ""
+        found.append(
+            f"{label} is undefined for {num} of {len(subjects)} subjects in {where}, and left "
+            f"out{reason}."
+        )
     for arm, num_infinite in np.isinf(subjects).sum().items():
         if num_infinite:
             found.append(
-                f"{arm}: {rule.metric} is infinite for {num_infinite} of {len(subjects)} subjects "
+                f"{arm}: {label} is infinite for {num_infinite} of {len(subjects)} subjects "
                 "(a missed lesion); means are undefined and the verdict rests on ranks."
             )
     if rule.margin is None:
@@ -179,49 +236,112 @@ def notes(
             rows = cells[cells.index.isin(both, level="subject")]
             gain = (rows[pair.arm_a] - rows[pair.arm_b]).groupby(level=["fold", "seed"]).mean()
             found.append(
-                f"{pair.arm_a} minus {pair.arm_b}: the mean differences of the {len(gain)} runs go "
-                f"from {gain.min():.3g} to {gain.max():.3g}, above 0 in {(gain > 0).sum()}."
+                f"{pair.arm_a} minus {pair.arm_b}: mean difference of a run "
+                f"{_rounded(gain.min(), rule)} to {_rounded(gain.max(), rule)}, above 0 in "
+                f"{(gain > 0).sum()} of {len(gain)}."
             )
     return tuple(found)
 
 
+def _counted(pairs: Sequence[Pair], rule: Rule) -> str:
+    """How many pairs got which verdict."""
+    counts = []
+    for verdicts, singular, plural, more in (
+        (("a_better", "b_better"), "differs", "differ", ""),
+        (("different_within_margin",), "differs", "differ", " by less than the margin"),
+        (("equivalent",), "is", "are", f" equivalent within the margin of {_margin(rule)}"),
+        (("undecided",), "is", "are", " undecided"),
+    ):
+        if num := sum(pair.verdict in verdicts for pair in pairs):
+            counts.append(f"{num} {singular if num == 1 else plural}{more}")
+    return enumeration(counts)
+
+
+def _who_is_better(pairs: Sequence[Pair], rule: Rule) -> list[str]:
+    """Statements about pairs that differ, the largest difference first.
+
+    Arms that are better than the same arms share a statement.
+    """
+    worse_than: dict[str, list[str]] = {}
+    for pair in sorted(pairs, key=lambda pair: -abs(_direction(pair, rule))):
+        better, worse = _ordered(pair, rule)
+        worse_than.setdefault(better, []).append(worse)
+    better_than: dict[tuple[str, ...], list[str]] = {}
+    for better, losers in worse_than.items():
+        better_than.setdefault(tuple(losers), []).append(better)
+    return [
+        f"{enumeration(better)} {'is' if len(better) == 1 else 'are'} better than "
+        f"{enumeration(losers)}"
+        for losers, better in better_than.items()
+    ]
+
+
+def _all_together(pairs: Sequence[Pair], rule: Rule, words: str) -> list[str]:
+    """One statement with `words` if the pairs are all those of some arms, else one for each."""
+    arms = list(dict.fromkeys(chain.from_iterable((pair.arm_a, pair.arm_b) for pair in pairs)))
+    if pairs and len(pairs) == math.comb(len(arms), 2):
+        return [words.replace("{arms}", enumeration(arms))]
+    return [statement(pair, rule) for pair in pairs]
+
+
+def _direction(pair: Pair, rule: Rule) -> float:
+    """Above 0 if the scores of arm A are the larger ones."""
+    return pair.rank_biserial if rule.by_ranks else pair.mean_difference
+
+
 def _ordered(pair: Pair, rule: Rule) -> tuple[str, str]:
     """Better arm first."""
-    direction = pair.rank_biserial if rule.by_ranks else pair.mean_difference
-    a_is_better = (direction > 0) == rule.higher_is_better
+    a_is_better = (_direction(pair, rule) > 0) == rule.higher_is_better
     return (pair.arm_a, pair.arm_b) if a_is_better else (pair.arm_b, pair.arm_a)
+
+
+def _margin(rule: Rule) -> str:
+    """The margin with its unit; nothing without a margin, when no verdict speaks of it."""
+    return "" if rule.margin is None else f"{rule.margin:g} {metric_unit(rule.metric)}".strip()
+
+
+def _rounded(value: float, rule: Rule) -> str:
+    """A score or difference with the digits of the metric."""
+    return format_number(value, num_decimals(rule.metric))
 
 
 def _mean_numbers(pair: Pair, rule: Rule) -> str:
     """Difference, interval, n and p; or why there is none."""
+    label = metric_label(pair.metric)
+    difference = _rounded(pair.mean_difference, rule)
     if pair.num_subjects < 2:
-        return f"subjects with a defined {pair.metric} in both arms: {pair.num_subjects}"
+        return f"subjects with a defined {label} in both arms: {pair.num_subjects}"
     if math.isnan(pair.t):
         return (
-            f"{pair.metric} differs by {pair.mean_difference:.3g} in each of {pair.num_subjects} "
-            "subjects, and without spread nothing can be tested"
+            f"{label} differs by {difference} in each of {pair.num_subjects} subjects, and without "
+            "spread nothing can be tested"
         )
     interval = (
-        f"{100 * (1 - rule.alpha):g} % interval {pair.ci_low:.3g} to {pair.ci_high:.3g}, "
+        f"{100 * (1 - rule.alpha):g} % sign-flip interval {_rounded(pair.ci_low, rule)} to "
+        f"{_rounded(pair.ci_high, rule)}; "
         if pair.ci_low <= pair.ci_high
         else ""
     )
-    tost = "" if rule.margin is None else f", equivalence {_p_text(pair.tost_p_holm)}"
+    # That a clear difference is not also an equivalence goes without saying.
+    is_clear = rule.margin is None or pair.verdict in ("a_better", "b_better")
+    tost = "" if is_clear else f", p {format_p(pair.tost_p_holm)} for equivalence"
     return (
-        f"{pair.metric} differs by {pair.mean_difference:.3g} on average ({pair.arm_a} minus "
-        f"{pair.arm_b}, {interval}{pair.num_subjects} subjects, difference "
-        f"{_p_text(pair.p_holm)}{tost}; Holm-adjusted)"
+        f"mean difference in {label} {difference} ({pair.arm_a} minus {pair.arm_b}; {interval}"
+        f"{pair.num_subjects} subjects; Holm-adjusted p {format_p(pair.p_holm)} for a "
+        f"difference{tost})"
     )
 
 
 def _rank_numbers(pair: Pair) -> str:
     """Rank correlation, n and p."""
+    label = metric_label(pair.metric)
     if math.isnan(pair.rank_biserial):
-        return f"{pair.metric} is the same in each of {pair.num_subjects} subjects"
+        return f"{label} is the same in each of {pair.num_subjects} subjects"
     return (
-        f"means of {pair.metric} are undefined because scores are infinite; by ranks the "
-        f"correlation with {pair.arm_a} minus {pair.arm_b} is {pair.rank_biserial:.3g} "
-        f"({pair.num_subjects} subjects, Wilcoxon {_p_text(pair.wilcoxon_p_holm)}; Holm-adjusted)"
+        f"{label} has no mean because some scores are infinite, so ranks decide; rank-biserial "
+        f"correlation {format_number(pair.rank_biserial, 3)} ({pair.arm_a} minus {pair.arm_b}; "
+        f"{pair.num_subjects} subjects; Holm-adjusted Wilcoxon p "
+        f"{format_p(pair.wilcoxon_p_holm)})"
     )
 
 
@@ -233,10 +353,10 @@ def _subjects_to_decide(pair: Pair, rule: Rule) -> tuple[float, str]:
     alpha = rule.alpha / rule.num_pairs
     sd, difference = pair.sd_difference, pair.mean_difference
     num_different = num_subjects_for_difference(sd=sd, difference=difference, alpha=alpha)
+    assumption = "If the observed difference and SD are the true ones,"
     if rule.margin is None:
         advice = (
-            "If observed difference and SD were the true ones, "
-            f"{_about(num_different)} would show a difference (80 % power). "
+            f"{assumption} {_about(num_different)} would show a difference with 80 % power. "
             "No equivalence margin was stated, so equivalence cannot be shown."
         )
         return _finite(num_different), advice
@@ -244,24 +364,23 @@ def _subjects_to_decide(pair: Pair, rule: Rule) -> tuple[float, str]:
         num_subjects_for_equivalence(sd=sd, difference=true, margin=rule.margin, alpha=alpha)
         for true in (difference, 0.0)
     )
+    num, aim = min((num_different, "a difference"), (num_equivalent, "equivalence"))
     advice = (
-        f"If observed difference and SD were the true ones, {_about(num_different)} would show a "
-        f"difference and {_about(num_equivalent)} equivalence; if the true difference were 0, "
-        f"{_about(num_equal)} would show equivalence (80 % power)."
+        f"{assumption} {_about(num)} would show {aim if math.isfinite(num) else 'either'} with "
+        f"80 % power; if the true difference is 0, {_about(num_equal)} would show equivalence."
     )
-    return _finite(min(num_different, num_equivalent)), advice
+    return _finite(num), advice
 
 
 def _about(num: float) -> str:
     """The number of subjects in words."""
-    return f"about {num:.0f} subjects" if num <= MAX_SUBJECTS else "no practicable number"
+    return (
+        f"about {format_number(num, 0)} subjects"
+        if num <= MAX_SUBJECTS
+        else "no practicable number of subjects"
+    )
 
 
 def _finite(num: float) -> float:
     """NaN in place of infinity."""
     return num if math.isfinite(num) else math.nan
-
-
-def _p_text(p: float) -> str:
-    """The p-value to three digits."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3g}"

@@ -11,9 +11,8 @@ means with an interval come from `summary.csv` and `pairs.csv`.
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -25,7 +24,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from hemaseg.comparison.wording import format_number, metric_label, num_decimals
 from hemaseg.files import whole_file
+from hemaseg.reporting.examples import Example
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # One more marker than colours: a pair of both repeats only after 56 arms.
@@ -58,33 +59,6 @@ _styled = matplotlib.rc_context(
 )
 
 
-@dataclass(frozen=True)
-class Example:
-    """One slice with the masks of all arms, for `examples_figure`; all planes are (H, W).
-
-    Attributes:
-        role: Why this slice is shown, such as "best".
-        subject: The person.
-        slice: Name of the slice within the subject.
-        image: Grey values, anterior at the top.
-        display_range: The grey values drawn black and white.
-        pixel_aspect: Row spacing over column spacing.
-        reference: The reference mask.
-        predictions: One mask for each arm, in the order of the arms.
-        dice: Dice of each of them on this slice; NaN where it is undefined.
-    """
-
-    role: str
-    subject: str
-    slice: str
-    image: NDArray[Any]
-    display_range: tuple[float, float]
-    pixel_aspect: float
-    reference: NDArray[np.bool_]
-    predictions: tuple[NDArray[np.bool_], ...]
-    dice: tuple[float, ...]
-
-
 @_styled
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Paths of the SVG and the PNG file written for `figure`; equal figures give equal bytes.
@@ -106,47 +80,9 @@ def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
     return svg, png
 
 
-def metric_label(metric: str) -> str:
-    """How a column of a score table is written for readers.
-
-    Example:
-        >>> metric_label("dice"), metric_label("hd95_mm"), metric_label("volume_error_ml")
-        ('Dice', 'HD95 (mm)', 'Volume error (mL)')
-    """
-    words, unit = metric, ""
-    for suffix, written in (("_mm", " (mm)"), ("_ml", " (mL)")):
-        if metric.endswith(suffix):
-            words, unit = metric.removesuffix(suffix), written
-    if words in ("iou", "hd95", "assd"):
-        return {"iou": "IoU"}.get(words, words.upper()) + unit
-    words = words.removeprefix("num_").replace("_", " ").replace("dice", "Dice")
-    return words[:1].upper() + words[1:] + unit
-
-
-def num_decimals(metric: str) -> int:
-    """Digits after the point with which a metric is written: 2 for mm and mL, else 3."""
-    return 2 if metric.endswith(("_mm", "_ml")) else 3
-
-
-def format_number(value: float, decimals: int, *, signed: bool = False) -> str:
-    """`value` for readers: thousands separated, a true minus sign, NaN as "undefined".
-
-    Example:
-        >>> format_number(1234.5678, 2), format_number(0.25, 3, signed=True)
-        ('1,234.57', '+0.250')
-        >>> format_number(float("nan"), 3)
-        'undefined'
-    """
-    if np.isnan(value):
-        return "undefined"
-    if np.isinf(value):
-        return "\N{MINUS SIGN}infinite" if value < 0 else "infinite"
-    rounded = round(value, decimals)
-    # A value that rounds to zero has no sign: -0.000 says more than three digits know.
-    text = f"{abs(rounded):,.{decimals}f}"
-    if rounded < 0:
-        return f"\N{MINUS SIGN}{text}"
-    return f"+{text}" if signed and rounded > 0 else text
+def number_text(value: float, decimals: int, *, signed: bool = False) -> str:
+    """As `hemaseg.comparison.wording.format_number`, with a true minus sign."""
+    return format_number(value, decimals, signed=signed).replace("-", "\N{MINUS SIGN}")
 
 
 def size_column(scores: pd.DataFrame) -> str:
@@ -253,7 +189,8 @@ def lesion_size_figure(scores: pd.DataFrame, metric: str, arms: Sequence[str]) -
     """
     size = size_column(scores)
     with_lesion = scores[scores["reference_pixels"] > 0]
-    points = with_lesion.groupby(["arm", "subject"], as_index=False)[[size, metric]].mean()
+    # Undefined in one run is undefined, as in the comparison.
+    points = with_lesion.groupby(["arm", "subject"], as_index=False)[[size, metric]].agg(_mean)
     # Within less than a decade, powers of ten alone could leave the axis without a number.
     labelled = (1, 2, 5) if points[size].max() < 10 * points[size].min() else (1,)
     num_columns = min(len(arms), 3)
@@ -350,10 +287,14 @@ def examples_figure(examples: Sequence[Example], arms: Sequence[str]) -> Figure:
             axes = cells[2 + place]
             _draw_mask(axes, example.predictions[place], _look(arms, arm)[0])
             _draw_outline(axes, example.reference, "white", linestyle="dotted")
-            axes.set_xlabel(f"Dice {format_number(example.dice[place], 2)}")
+            axes.set_xlabel(f"Dice {number_text(example.dice[place], 2)}")
         for axes in cells:
             axes.set_aspect(example.pixel_aspect)
     return figure
+
+
+def _mean(values: "pd.Series[float]") -> float:
+    return float(values.to_numpy().mean())
 
 
 def _look(arms: Sequence[str], arm: str) -> tuple[str, str]:
@@ -388,7 +329,7 @@ def _interval_texts(pairs: pd.DataFrame) -> list[str]:
     decimals = num_decimals(pairs["metric"].iloc[0])
     texts = []
     for row in pairs[["mean_difference", "ci_low", "ci_high"]].to_numpy(dtype=float):
-        mean, low, high = (format_number(value, decimals, signed=True) for value in row)
+        mean, low, high = (number_text(value, decimals, signed=True) for value in row)
         texts.append(f"{mean} [{low}, {high}]")
     return texts
 
