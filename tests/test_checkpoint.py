@@ -17,7 +17,9 @@ def run_folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     network = build_model(MODEL_CONFIG.name, MODEL_CONFIG.options)
     network.train()(torch.rand(2, 1, 32, 32))  # Moves the running statistics off their start.
-    save_model(tmp_path, network, MODEL_CONFIG, image_size=32, intensity=IntensityConfig())
+    save_model(
+        tmp_path, network, MODEL_CONFIG, image_size=32, intensity=IntensityConfig(), threshold=0.5
+    )
     return tmp_path
 
 

@@ -8,6 +8,7 @@ from hemaseg.training.device import (
     choose_device,
     choose_precision,
     deterministic,
+    memory_format,
     peak_memory_mib,
     reset_peak_memory,
 )
@@ -20,7 +21,7 @@ def test_named_device_is_taken() -> None:
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
 
 
-@pytest.mark.parametrize("name", ["cuda:77", "gpu"])
+@pytest.mark.parametrize("name", ["cuda:77", "gpu", "meta"])
 def test_absent_device_is_refused_not_replaced(name: str) -> None:
     with pytest.raises(ConfigError, match=f'device "{name}" cannot be used'):
         choose_device(name)
@@ -29,6 +30,29 @@ def test_absent_device_is_refused_not_replaced(name: str) -> None:
 def test_auto_precision_on_cpu_is_single() -> None:
     assert choose_precision("auto", CPU) == "fp32"
     assert choose_precision("bf16", CPU) == "bf16"
+
+
+def test_auto_prefers_cuda_then_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("cuda")
+
+
+@pytest.mark.parametrize(("is_native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision_on_cuda_takes_bf16_only_where_it_is_native(
+    monkeypatch: pytest.MonkeyPatch, is_native: bool, expected: str
+) -> None:
+    def is_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or is_native
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert choose_precision("auto", torch.device("cuda")) == expected
+
+
+def test_layout_is_contiguous_on_mps_only() -> None:
+    assert memory_format(torch.device("mps")) == torch.contiguous_format
+    assert memory_format(torch.device("cuda")) == memory_format(CPU) == torch.channels_last
 
 
 def test_deterministic_mode_ends_with_its_block() -> None:

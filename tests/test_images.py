@@ -509,3 +509,11 @@ def test_real_volumes(real_data: Path) -> None:
     assert int(brain.voxels.sum()) == 1523743
     with pytest.raises(ScanError, match=r"5 different values \(0, 1, 2, 3, 4\)"):
         read_mask(real_data / "formats/nifti-mri-brats/OTMultiClass.nii.gz")
+
+
+def test_a_small_value_in_a_float_mask_is_not_taken_for_zero(tmp_path: Path) -> None:
+    voxels = np.zeros((3, 4, 5), np.float32)
+    voxels[1, 2, 3] = 0.0005
+    path = tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    assert read_mask(path).voxels.sum() == 1

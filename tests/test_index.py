@@ -30,7 +30,7 @@ def picture(path: Path, value: int | NDArray[Any]) -> Path:
 def volume(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     affine = np.diag([0.5, 0.5, 5, 1]) if affine is None else affine
-    image: Any = nib.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
+    image: Any = nib.Nifti1Image(voxels, affine)
     image.to_filename(path)
     return path
 

@@ -63,3 +63,5 @@ def test_methods_that_do_not_fit_the_values_are_refused() -> None:
         intensity_range(np.zeros(1), "MRI", as_is, name="s")
     with pytest.raises(ConfigError, match="expects values in HU, found 8-bit"):
         intensity_range(np.zeros(1, np.uint8), "CT", window, name="s")
+    with pytest.raises(ConfigError, match="can be negative, found unsigned uint16"):
+        intensity_range(np.zeros(1, np.uint16), "CT", AUTO, name="s")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
-from hemaseg.errors import TrainingError
+from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.slices.dataset import SliceName, SliceSet
 from hemaseg.training import loop
 from hemaseg.training.checkpoint import MODEL, RUN, WEIGHTS, RunRecord, load_model, read_record
@@ -130,14 +130,21 @@ def test_validation_dice_is_by_subject_not_by_slice(tmp_path: Path) -> None:
 def test_plateau_cuts_by_the_stated_factor(tmp_path: Path) -> None:
     """With a rate so small that nothing improves much, each patience period ends in a cut."""
     settings = config(
-        training={"num_epochs": 8},
+        training={"num_epochs": 5},
         optimiser={"learning_rate": 1e-6},
         schedule={"patience": 0},
     )
     run(tmp_path, settings)
     rates = pd.read_csv(tmp_path / "training.csv")["learning_rate"]
-    ratios = (rates / rates.shift()).dropna()
-    assert ratios.min() == pytest.approx(math.sqrt(0.1))
+    losses = pd.read_csv(tmp_path / "training.csv")["validation_loss"]
+    expected, best = [1e-6], losses[0]
+    for value in losses[1:]:
+        has_improved = value < best * (1 - 1e-4)
+        best = min(best, value) if has_improved else best
+        expected.append(expected[-1] * (1 if has_improved else math.sqrt(0.1)))
+    assert min(expected) < 1e-6
+    # The rate of an epoch is decided by the epochs before it.
+    assert list(rates[1:]) == pytest.approx(expected[:1] + expected[1:-1])
 
 
 def test_cosine_ends_near_zero_after_a_warm_up(tmp_path: Path) -> None:
@@ -177,7 +184,8 @@ def test_loss_that_is_not_finite_stops_with_the_cases(tmp_path: Path) -> None:
 
 def golden_config() -> RunConfig:
     return config(
-        training={"num_epochs": 5},
+        training={"num_epochs": 8},
+        optimiser={"learning_rate": 0.01},
         augmentation={"rotation_deg": 20, "flip_probability": 0.5, "gamma": 0.3},
         loss={"name": "dice_cross_entropy"},
         slices={"negative_share": 0.25},
@@ -188,6 +196,8 @@ def golden_config() -> RunConfig:
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
         MemoryError(),
     ],
@@ -216,6 +226,25 @@ def test_other_errors_are_not_taken_for_lack_of_memory(
     assert read_record(tmp_path / RUN, RunRecord).status == "failed"
 
 
+def test_image_size_that_the_network_cannot_halve_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="image_size is 72, expected a multiple of 32 for model"):
+        run(tmp_path, config(slices={"image_size": 72}))
+
+
+def test_last_batch_of_one_slice_with_a_one_pixel_bottleneck_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="last batch of 9 slices would be one slice"):
+        loop.train(config(), discs(3, 1), discs(2, 2), tmp_path, origin=ORIGIN)
+
+
+def test_validation_loss_that_is_not_finite_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "validate", lambda *_: (math.nan, math.nan))
+    with pytest.raises(TrainingError, match="validation loss is nan after epoch 1"):
+        run(tmp_path)
+    assert not (tmp_path / MODEL).exists()
+
+
 def test_interruption_leaves_a_usable_run(tmp_path: Path) -> None:
     def stop_in_second_epoch(step: loop.Progress) -> None:
         if step.epoch == 2:
@@ -241,6 +270,7 @@ def test_interruption_before_the_first_epoch_says_so(tmp_path: Path) -> None:
     def stop(step: loop.Progress) -> None:
         raise KeyboardInterrupt
 
+    run(tmp_path)  # An earlier run in the same folder, whose weights must not remain.
     with pytest.raises(KeyboardInterrupt):
         loop.train(config(), discs(2, 1), discs(2, 2), tmp_path, origin=ORIGIN, progress=stop)
     assert "no weights" in read_record(tmp_path / RUN, RunRecord).message
@@ -254,10 +284,14 @@ def test_mixed_precision_trains(tmp_path: Path) -> None:
 
 
 def test_golden_loss_curve(tmp_path: Path) -> None:
-    """A change that should not move numbers must leave this curve; see CONTRIBUTING.md."""
-    golden = Path(__file__).parent / "golden" / "training_loss.csv"
-    run(tmp_path, golden_config())
-    kept = ["epoch", "training_loss", "validation_loss", "validation_dice"]
-    found = pd.read_csv(tmp_path / "training.csv")[kept]
-    # Other processors sum in another order; a real change moves the curve far more than this.
-    pd.testing.assert_frame_equal(found, pd.read_csv(golden), rtol=2e-2, atol=5e-3)
+    """A change that should not move numbers must leave this curve; see CONTRIBUTING.md.
+
+    Other processors and numbers of threads sum in another order; that moves the training loss by
+    less than 1 %, but the validation of so short a run by far more.
+    """
+    golden = pd.read_csv(Path(__file__).parent / "golden" / "training_loss.csv")
+    record = run(tmp_path, golden_config())
+    found = pd.read_csv(tmp_path / "training.csv")
+    pd.testing.assert_frame_equal(found[list(golden.columns)], golden, rtol=2e-2)
+    assert record.best_validation_dice is not None
+    assert record.best_validation_dice > 0.8

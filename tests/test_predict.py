@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,11 +10,15 @@ from torch import nn
 
 from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.table import Cohort
-from hemaseg.config import IntensityConfig, ModelConfig
+from hemaseg.config import IntensityConfig, ModelConfig, Recipe, RunConfig
+from hemaseg.errors import ScanError
+from hemaseg.evaluation.scoring import evaluate_cohort
 from hemaseg.models.catalogue import build_model
 from hemaseg.prediction.predict import BATCH_SIZE, predict_cohort, probabilities
 from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.scans.phantoms import write_phantoms
+from hemaseg.slices.dataset import load_slices
+from hemaseg.training import loop
 from hemaseg.training.checkpoint import save_model
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
@@ -24,7 +29,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     network = build_model(MODEL.name, MODEL.options)
-    save_model(folder, network, MODEL, image_size=32, intensity=IntensityConfig())
+    save_model(folder, network, MODEL, image_size=32, intensity=IntensityConfig(), threshold=0.5)
     return folder
 
 
@@ -108,3 +113,48 @@ def test_pictures_give_png_masks_and_unmarked_ones_can_be_left_out(
     assert read_mask(tmp_path / "marked/p/p_1.png").voxels.shape == (1, 20, 30)
     table = pd.read_csv(tmp_path / "all/predictions.csv")
     assert table["reference"].notna().tolist() == [False, True, False]
+
+
+def test_predicted_masks_score_what_validation_promised(tmp_path: Path) -> None:
+    """Reading, scaling, order and threshold are the same in training and in prediction."""
+    write_phantoms(tmp_path / "heads", num_subjects=7, seed=3)
+    cohort = index_folder(tmp_path / "heads", modality="CT")
+    training, validation = cohort.select(cohort.subjects[:4]), cohort.select(cohort.subjects[4:])
+    recipe = Recipe.model_validate(
+        {
+            "description": "test",
+            # The phantoms' own size, so that nothing is resampled; negatives, so that all slices
+            # are validated on.
+            "slices": {"image_size": 64, "negative_share": 0.25},
+            "loss": {"name": "dice_cross_entropy"},
+            "optimiser": {"learning_rate": 0.01},
+            "training": {"num_epochs": 4, "batch_size": 4},
+        }
+    )
+    record = loop.train(
+        RunConfig(model=MODEL, device="cpu", recipe=recipe),
+        load_slices(training, recipe),
+        load_slices(validation, recipe),
+        tmp_path / "run",
+        origin=loop.DataOrigin(cohort_sha256="", split_sha256="", fold=0),
+    )
+    predict_cohort(tmp_path / "run", validation, tmp_path / "masks", device="cpu")
+    scores = evaluate_cohort(tmp_path / "masks", validation)
+    assert record.best_validation_dice is not None
+    assert record.best_validation_dice > 0.05
+    assert scores.subjects["dice"].mean() == pytest.approx(record.best_validation_dice, abs=2e-3)
+
+
+def test_slices_of_sagittal_scans_are_refused_not_squeezed(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    voxels = np.random.default_rng(0).normal(size=(5, 20, 20)).astype(np.float32)
+    affine = np.diag([5.0, 1.0, 1.0, 1.0])
+    (tmp_path / "p").mkdir()
+    nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "p/p.nii.gz")
+    mask = np.zeros(voxels.shape, np.uint8)
+    mask[2, 5:9, 5:9] = 1
+    nib.save(nib.Nifti1Image(mask, affine), tmp_path / "p/p_mask.nii.gz")
+    cohort = index_folder(tmp_path / "p", modality="MRI")
+    with pytest.raises(ScanError, match=r"axial pixels of 1 x 5 mm, expected nearly square"):
+        predict_cohort(run_folder, cohort, tmp_path / "masks", device="cpu")

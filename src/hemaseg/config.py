@@ -20,8 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hemaseg.errors import ConfigError
 from hemaseg.files import write_text
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Option = bool | int | float | str
+"""Value of a network's keyword argument."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 """A name that is also a folder name on every system."""
 
@@ -29,7 +32,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 class Section(BaseModel):
     """A table of a TOML file: frozen, no unknown keys, defaults checked like values."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class SlicesConfig(Section):
@@ -123,7 +128,8 @@ class TrainingConfig(Section):
     batch_size: Annotated[int, Field(ge=1)] = 8
     num_epochs: Annotated[int, Field(ge=1)] = 30
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`bf16`: mixed precision. `auto`: bf16 on a CUDA device that supports it, fp32 elsewhere."""
+    """`bf16`: mixed precision. `auto`: bf16 on a CUDA device that computes in it, fp32 elsewhere
+    (on CUDA with TF32 in convolutions, as is PyTorch's default). Prediction is always fp32."""
     is_deterministic: bool = True
     """Whether PyTorch must use algorithms that repeat to the bit for equal seeds."""
 
@@ -145,14 +151,14 @@ class ModelConfig(Section):
     """`[model]`: a network of `hemaseg models` and its options."""
 
     name: str
-    options: dict[str, bool | int | float | str] = {}
+    options: dict[str, Option] = {}
 
 
 class RunConfig(Section):
     """Everything that one training depends on, besides the pixels; stored as `config.toml`."""
 
     model: ModelConfig
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     device: str = "auto"
     """`auto` (CUDA, then MPS, then CPU), or a PyTorch device such as `cpu` or `cuda:1`."""
     recipe: Recipe
@@ -162,7 +168,7 @@ class SplitConfig(Section):
     """`[split]` of a study; used when the study makes its own split."""
 
     method: Literal["holdout", "folds", "site", "slices"] = "folds"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     num_folds: Annotated[int, Field(ge=2)] = 5
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
@@ -177,7 +183,7 @@ class ArmConfig(Section):
     model: str
     recipe: str
     """Path of a recipe, relative to the study file."""
-    options: dict[str, bool | int | float | str] = {}
+    options: dict[str, Option] = {}
 
 
 class ComparisonConfig(Section):
@@ -203,7 +209,7 @@ class StudyConfig(Section):
     """Path of `cohort.csv`, relative to the study file."""
     data_notice: str = ""
     """Source, licence and caveats of the data; printed in the report."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     device: str = "auto"
     split: SplitConfig = SplitConfig()
     comparison: ComparisonConfig = ComparisonConfig()

@@ -4,13 +4,20 @@ Shape legend: N batch, C channels, H rows, W columns.
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 Stage = Callable[[int, int], nn.Module]
 """Builds the stage of one level: `(in_channels, out_channels) -> module`."""
+
+
+class Network(nn.Module):
+    """What every network of the catalogue is: images `(N, 1, H, W)` to logits `(N, 1, H, W)`."""
+
+    stride: ClassVar[int]
+    """H and W must be multiples of it."""
 
 
 def check_image_size(height: int, width: int, stride: int) -> None:
@@ -35,6 +42,16 @@ def check_image_size(height: int, width: int, stride: int) -> None:
     )
 
 
+def require_width(base_width: int, *, multiple: int) -> None:
+    """Refuse a width that the network cannot be built with.
+
+    Raises:
+        ValueError: If it is not a positive multiple of `multiple`.
+    """
+    if base_width < 1 or base_width % multiple:
+        raise ValueError(f"base_width {base_width}, expected a positive multiple of {multiple}")
+
+
 class DoubleConv(nn.Sequential):
     """Twice: 3x3 convolution with bias, batch norm, ReLU; `(N, in, H, W)` to `(N, out, H, W)`."""
 
@@ -49,7 +66,7 @@ class DoubleConv(nn.Sequential):
         )
 
 
-class SixLevelUNet(nn.Module):
+class SixLevelUNet(Network):
     """The scaffold that DR U-Net and the vanilla U-Net share; they differ in stage and activation.
 
     Six levels of `base_width` to `32 * base_width` channels. Every convolution has a bias, also
@@ -63,6 +80,7 @@ class SixLevelUNet(nn.Module):
 
     def __init__(self, stage: Stage, activation: type[nn.Module], *, base_width: int) -> None:
         super().__init__()
+        require_width(base_width, multiple=2)
         widths = [base_width * 2**level for level in range(6)]
         stem_channels = base_width // 2
         self.stem = nn.Sequential(

@@ -3,15 +3,15 @@
 import inspect
 from collections.abc import Mapping
 
-from torch import nn
-
+from hemaseg.config import Option
 from hemaseg.errors import ConfigError
+from hemaseg.models.blocks import Network
 from hemaseg.models.dense_unet import DenseUNet
 from hemaseg.models.dr_unet import DRUNet
 from hemaseg.models.textbook_unet import TextbookUNet
 from hemaseg.models.unet import UNet
 
-MODELS: dict[str, type[nn.Module]] = {
+MODELS: dict[str, type[Network]] = {
     "unet": UNet,
     "dr_unet": DRUNet,
     "dense_unet": DenseUNet,
@@ -19,10 +19,8 @@ MODELS: dict[str, type[nn.Module]] = {
 }
 """Name -> class. Adding an architecture is one file and one line here."""
 
-Option = bool | int | float | str
 
-
-def model_class(name: str) -> type[nn.Module]:
+def model_class(name: str) -> type[Network]:
     """The class of a network.
 
     Raises:
@@ -33,7 +31,7 @@ def model_class(name: str) -> type[nn.Module]:
     return MODELS[name]
 
 
-def build_model(name: str, options: Mapping[str, Option] | None = None) -> nn.Module:
+def build_model(name: str, options: Mapping[str, Option] | None = None) -> Network:
     """A network with fresh weights, drawn from torch's global random state.
 
     Args:

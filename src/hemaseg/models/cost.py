@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hemaseg.models.catalogue import MODELS, Option, build_model
+from hemaseg.config import Option
+from hemaseg.models.catalogue import MODELS, build_model
 
 IMAGE_SIZE = 256
 """Rows and columns of the slice that multiply-adds are counted for."""

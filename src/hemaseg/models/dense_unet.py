@@ -22,7 +22,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from hemaseg.models.blocks import check_image_size
+from hemaseg.models.blocks import Network, check_image_size, require_width
 
 NUM_LAYERS = (3, 6, 12, 8)
 """Layers of the four dense blocks, from the shallowest to the deepest."""
@@ -102,7 +102,7 @@ def _initialise_by_fan_out(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=sqrt(2 / (kernel_area * module.out_channels)))
 
 
-class DenseUNet(nn.Module):
+class DenseUNet(Network):
     """Dense U-Net; `(N, 1, H, W)` to logits `(N, 1, H, W)`, H and W multiples of 16.
 
     Args:
@@ -129,6 +129,14 @@ class DenseUNet(nn.Module):
         super().__init__()
         if placement not in ("R1", "R2"):
             raise ValueError(f'placement "{placement}", expected "R1" or "R2"')
+        require_width(base_width, multiple=1)
+        if growth_rate < 1 or not 0 < compression <= 1:
+            raise ValueError(
+                f"growth_rate {growth_rate} and compression {compression}, expected 1 or more and "
+                "above 0 to 1"
+            )
+        if not isinstance(has_bottleneck, bool):
+            raise ValueError(f"has_bottleneck {has_bottleneck!r}, expected true or false")
         channels = 2 * growth_rate if first_channels is None else first_channels
         self.first = nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.encoder = nn.ModuleList()

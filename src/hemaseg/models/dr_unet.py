@@ -19,7 +19,7 @@ in intracerebral hemorrhage", Stroke 2022, 53:167, and the authors' public Tenso
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hemaseg.models.blocks import SixLevelUNet
+from hemaseg.models.blocks import SixLevelUNet, require_width
 
 
 class ResidualUnit(nn.Module):
@@ -71,12 +71,9 @@ class DRUNet(SixLevelUNet):
         base_width: Channels at full resolution (a multiple of 4), doubled at each lower level.
 
     Raises:
-        ValueError: If `base_width` is not a multiple of 4.
+        ValueError: If `base_width` is not a positive multiple of 4.
     """
 
     def __init__(self, *, base_width: int = 32) -> None:
-        if base_width % 4:
-            raise ValueError(
-                f"base_width {base_width}, expected a multiple of 4; stages work in a quarter of it"
-            )
+        require_width(base_width, multiple=4)  # Stages work in a quarter of it.
         super().__init__(ReducedStage, nn.ELU, base_width=base_width)

@@ -16,10 +16,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hemaseg.models.blocks import DoubleConv, check_image_size
+from hemaseg.models.blocks import DoubleConv, Network, check_image_size, require_width
 
 
-class TextbookUNet(nn.Module):
+class TextbookUNet(Network):
     """Textbook U-Net; `(N, 1, H, W)` to logits `(N, 1, H, W)`, H and W multiples of 16.
 
     Args:
@@ -30,6 +30,7 @@ class TextbookUNet(nn.Module):
 
     def __init__(self, *, base_width: int = 64) -> None:
         super().__init__()
+        require_width(base_width, multiple=1)
         widths = [base_width * 2**level for level in range(5)]
         inputs = [1, *widths[:-2]]
         self.encoder = nn.ModuleList(

@@ -23,7 +23,7 @@ from hemaseg.prediction.paths import prediction_paths
 from hemaseg.scans.images import write_mask
 from hemaseg.slices.dataset import fit_back, fit_to_square, scaled_images
 from hemaseg.training.checkpoint import load_model
-from hemaseg.training.device import choose_device
+from hemaseg.training.device import choose_device, deterministic, memory_format
 
 COLUMNS = ["subject", "slice", "image", "reference", "prediction"]
 """Of `predictions.csv`."""
@@ -76,7 +76,7 @@ def predict_cohort(
     """
     network, record = load_model(run_folder)
     target = choose_device(device)
-    network = network.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(target, memory_format=memory_format(target))  # type: ignore[call-overload]
     wanted = [case for case in cohort.images if case.is_marked or not marked_only]
     path_of = dict(zip((case.id for case in wanted), prediction_paths(folder, wanted), strict=True))
     num_slices, network_s = 0, 0.0
@@ -127,11 +127,12 @@ def probabilities(
     """
     device = next(network.parameters()).device
     parts: list[Tensor] = []
-    for batch in torch.from_numpy(voxels)[:, None].split(BATCH_SIZE):
-        # Rounded as the training slices are stored, so that both see the same values.
-        images = fit_to_square(batch, image_size).to(torch.float16).float().to(device)
-        logits = network(images.contiguous(memory_format=torch.channels_last)).float()
-        parts.append(fit_back(logits.sigmoid().cpu(), *voxels.shape[1:])[:, 0])
+    with deterministic(True):
+        for batch in torch.from_numpy(voxels)[:, None].split(BATCH_SIZE):
+            # Rounded as the training slices are stored, so that both see the same values.
+            images = fit_to_square(batch, image_size).to(torch.float16).float().to(device)
+            logits = network(images.contiguous(memory_format=memory_format(device))).float()
+            parts.append(fit_back(logits.sigmoid().cpu(), *voxels.shape[1:])[:, 0])
     return torch.cat(parts).numpy()
 
 

@@ -142,8 +142,8 @@ def read_mask(path: Path) -> Scan:
 def as_mask(scan: Scan) -> Scan:
     """The scan as a mask: True where its voxels have the one value that is not 0.
 
-    Floating-point values count as equal within 0.001, since a stored 1 with a scale factor can read
-    as 0.99999997. A constant image of any other value than 0 is a full mask.
+    Floating-point values count as equal within a thousandth of that value, since a stored 1 with a
+    scale factor can read as 0.99999997. A constant image of any other value than 0 is a full mask.
 
     Raises:
         ScanError: There are more than two values, or two of which neither is 0.
@@ -152,8 +152,9 @@ def as_mask(scan: Scan) -> Scan:
     low, high = voxels.min(), voxels.max()
     value = high if high > 0 else low
     if voxels.dtype.kind == "f":
-        is_zero = np.abs(voxels) <= _MASK_TOLERANCE
-        is_value = np.abs(voxels - value) <= _MASK_TOLERANCE
+        tolerance = _MASK_TOLERANCE * abs(value)
+        is_zero = np.abs(voxels) <= tolerance
+        is_value = np.abs(voxels - value) <= tolerance
     else:
         is_zero, is_value = voxels == 0, voxels == value
     if not (is_zero | is_value).all():

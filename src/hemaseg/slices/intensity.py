@@ -76,6 +76,12 @@ def intensity_range(
                 f'{name}: intensity.method "window" expects values in HU, found 8-bit pictures. '
                 'Use "as_is": their window was applied when they were exported.'
             )
+        if voxels.dtype.kind == "u":
+            raise ConfigError(
+                f'{name}: intensity.method "window" expects values in HU, which can be negative, '
+                f"found unsigned {voxels.dtype}. Subtract the offset of the export (often 1024) "
+                "and save as signed values."
+            )
         return Range(*config.window_hu)
     foreground = voxels[voxels != 0]
     if foreground.size == 0:

@@ -129,7 +129,7 @@ def save_model(
     *,
     image_size: int,
     intensity: IntensityConfig,
-    threshold: float = 0.5,
+    threshold: float,
 ) -> None:
     """Write weights and `model.json`; each file whole or not at all, the record last."""
     weights = {

@@ -27,6 +27,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("networks run on cpu, cuda or mps.")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
@@ -40,7 +42,20 @@ def choose_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device
     """`auto` to bf16 on a CUDA device that computes in it, fp32 elsewhere."""
     if name != "auto":
         return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if device.type == "cuda" and _computes_in_bf16() else "fp32"
+
+
+def _computes_in_bf16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The layout in which convolutions run fastest: channels-last, but not on MPS.
+
+    There, batch norm in channels-last gave wrong gradients in releases that we allow
+    (pytorch/pytorch#175189); to be removed once they are no longer allowed.
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 @contextmanager

@@ -16,15 +16,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from hemaseg.config import OptimiserConfig, RunConfig, ScheduleConfig, write_config
-from hemaseg.errors import TrainingError
+from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.metrics.overlap import OverlapCounts
-from hemaseg.models.catalogue import build_model
+from hemaseg.models.catalogue import build_model, model_class
 from hemaseg.slices.augmentation import augment
 from hemaseg.slices.dataset import SliceSet, epoch_order
 from hemaseg.training.checkpoint import (
+    MODEL,
     RUN,
+    WEIGHTS,
     RunRecord,
     save_model,
     software,
@@ -35,6 +38,7 @@ from hemaseg.training.device import (
     choose_device,
     choose_precision,
     deterministic,
+    memory_format,
     peak_memory_mib,
     reset_peak_memory,
 )
@@ -60,7 +64,7 @@ class Epoch:
     Attributes:
         epoch: From 1.
         training_loss: Mean over the epoch's batches, weights changing meanwhile.
-        validation_loss: Mean over validation batches in evaluation mode.
+        validation_loss: Mean over validation batches, weighted by their slices.
         validation_dice: Mean over validation subjects of Dice pooled over the subject's slices; NaN
         if     it is undefined for all of them.
         learning_rate: At the start of the epoch.
@@ -130,9 +134,12 @@ def train(
     if recipe.slices.negative_share == 0:
         validation = validation.select(torch.nonzero(validation.has_lesion).flatten())
     _require_lesions(training, validation)
+    _require_size(config, int(training.has_lesion.sum()))
     device = choose_device(config.device)
     precision = choose_precision(recipe.training.precision, device)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, MODEL, "training.csv"):  # of an earlier run
+        (folder / name).unlink(missing_ok=True)
     write_config(config, folder / "config.toml")
     record = RunRecord(
         status="running",
@@ -172,7 +179,7 @@ def train(
         kept = "weights of the best epoch kept" if done else "no epoch was finished, so no weights"
         finish("interrupted", f"stopped by the user; {kept}", done)
         raise
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         if not _is_out_of_memory(error):
             finish("failed", str(error), done)
             raise
@@ -184,9 +191,6 @@ def train(
         )
         finish("failed", message, done)
         raise TrainingError(message) from error
-    except TrainingError as error:
-        finish("failed", str(error), done)
-        raise
     return finish("complete", "", done)
 
 
@@ -204,17 +208,14 @@ def _run_epochs(
     recipe = config.recipe
     torch.manual_seed(config.seed)
     network = build_model(config.model.name, config.model.options)
-    # Channels-last is the layout that convolutions run fastest in, on CPU and on GPU.
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layout = memory_format(device)
+    network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
     optimiser = _optimiser(network, recipe.optimiser)
     random = torch.Generator().manual_seed(config.seed)
     has_lesion = training.has_lesion
     batch_size = recipe.training.batch_size
     num_steps = math.ceil(int(has_lesion.sum()) / batch_size)
-    schedule = _schedule(optimiser, recipe.schedule, num_steps * recipe.training.num_epochs)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, factor=recipe.schedule.factor, patience=recipe.schedule.patience
-    )
+    cosine, plateau = _schedules(optimiser, recipe.schedule, num_steps * recipe.training.num_epochs)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     reset_peak_memory(device)
     with (folder / "training.csv").open("w", newline="", encoding="utf-8") as file:
@@ -231,20 +232,25 @@ def _run_epochs(
                 masks = training.masks[indices].float().to(device)
                 images, masks = augment(images, masks, recipe.augmentation, random)
                 with autocast:
-                    logits = network(images.contiguous(memory_format=torch.channels_last))
+                    logits = network(images.contiguous(memory_format=layout))
                 value = loss(logits, masks, recipe.loss)
+                sum_loss += _finite(value, training, indices, epoch, step)
                 optimiser.zero_grad(set_to_none=True)
                 value.backward()
                 optimiser.step()
-                if schedule is not None:
-                    schedule.step()
-                sum_loss += _finite(value, training, indices, epoch, step)
+                if cosine is not None:
+                    cosine.step()
                 if progress is not None:
                     last = done[-1] if done else None
                     progress(Progress(epoch, recipe.training.num_epochs, step, num_steps, last))
             training_s = time.perf_counter() - start
             validation_loss, validation_dice = validate(network, validation, config, autocast)
-            if recipe.schedule.name == "plateau":
+            if not math.isfinite(validation_loss):
+                raise TrainingError(
+                    f"validation loss is {validation_loss} after epoch {epoch}, expected a finite "
+                    "number. Lower optimiser.learning_rate, or use training.precision fp32."
+                )
+            if plateau is not None:
                 plateau.step(validation_loss)
             epoch_s = time.perf_counter() - start
             row = Epoch(
@@ -292,7 +298,7 @@ def validate(
         for indices in torch.arange(len(slices)).split(config.recipe.training.batch_size):
             images = slices.images[indices].float().to(device)
             masks = slices.masks[indices].to(device)
-            logits = network(images.contiguous(memory_format=torch.channels_last)).float()
+            logits = network(images.contiguous(memory_format=memory_format(device))).float()
             sum_loss += float(loss(logits, masks.float(), config.recipe.loss)) * len(indices)
             for index, count in zip(
                 indices.tolist(), _overlap(logits.sigmoid() >= THRESHOLD, masks), strict=True
@@ -314,12 +320,12 @@ def _optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optim
     return kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def _schedule(
+def _schedules(
     optimiser: torch.optim.Optimizer, config: ScheduleConfig, num_steps: int
-) -> torch.optim.lr_scheduler.LambdaLR | None:
-    """The cosine schedule, one step per batch; None under plateau, which steps per epoch."""
+) -> tuple[LambdaLR | None, ReduceLROnPlateau | None]:
+    """The schedule that the recipe names: cosine, stepped per batch, or plateau, per epoch."""
     if config.name == "plateau":
-        return None
+        return None, ReduceLROnPlateau(optimiser, factor=config.factor, patience=config.patience)
     num_warmup = round(config.warmup_share * num_steps)
 
     def factor(step: int) -> float:
@@ -327,7 +333,7 @@ def _schedule(
             return (step + 1) / (num_warmup + 1)
         return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+    return LambdaLR(optimiser, factor), None
 
 
 def _finite(value: Tensor, slices: SliceSet, indices: Tensor, epoch: int, step: int) -> float:
@@ -349,8 +355,26 @@ def _require_lesions(training: SliceSet, validation: SliceSet) -> None:
         if not len(slices) or not slices.has_lesion.any():
             raise TrainingError(
                 f"the {name} set has {len(slices)} marked slices and no lesion, expected at "
-                "least one lesion. Check the masks, or split again."
+                "least one lesion. Check the masks, split again, or raise slices.image_size if "
+                "the lesions are so small that they vanish."
             )
+
+
+def _require_size(config: RunConfig, num_lesion_slices: int) -> None:
+    """Refuse an image size that the network cannot halve, or cannot normalise a last batch of."""
+    stride = model_class(config.model.name).stride
+    size, batch_size = config.recipe.slices.image_size, config.recipe.training.batch_size
+    if size % stride:
+        raise ConfigError(
+            f"slices.image_size is {size}, expected a multiple of {stride} for model "
+            f"{config.model.name}. Change it in the recipe."
+        )
+    if size == stride and num_lesion_slices % batch_size == 1:
+        raise ConfigError(
+            f"at slices.image_size {size} the bottleneck of {config.model.name} is one pixel, and "
+            f"with training.batch_size {batch_size} the last batch of {num_lesion_slices} slices "
+            "would be one slice: nothing to normalise over. Change either in the recipe."
+        )
 
 
 def _rank(epoch: Epoch) -> tuple[float, float]:
@@ -360,9 +384,10 @@ def _rank(epoch: Epoch) -> tuple[float, float]:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # The CPU allocator raises a plain RuntimeError; only its text tells.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in ("not enough memory", "can't allocate memory")
+    # The allocators of CPU and MPS, and cuDNN, raise plain RuntimeErrors; only the text tells.
+    texts = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
     )
 
 

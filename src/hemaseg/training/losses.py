@@ -29,8 +29,9 @@ def soft_dice_loss(logits: Tensor, masks: Tensor, *, smoothing: float) -> Tensor
 
     >>> import torch
     >>> masks = torch.tensor([1.0, 1.0, 0.0, 0.0])
-    >>> round(float(soft_dice_loss(torch.tensor([99.0, -99.0, -99.0, -99.0]), masks, smoothing=0)),
-    6) 0.333333
+    >>> logits = torch.tensor([99.0, -99.0, -99.0, -99.0])
+    >>> round(float(soft_dice_loss(logits, masks, smoothing=0)), 6)
+    0.333333
     """
     probabilities = logits.float().sigmoid()
     overlap = (probabilities * masks).sum()
