@@ -1,0 +1,169 @@
+"""One run of a study: trained, predicted and scored, each as far as it has not been done.
+
+Torch is imported inside the functions, so that comparing score tables that exist never loads it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hemaseg.cohorts.split import Parts, Split, parts
+from hemaseg.cohorts.table import Cohort
+from hemaseg.config import ArmConfig, RunConfig
+from hemaseg.errors import CheckpointError, ConfigError
+from hemaseg.evaluation.scoring import evaluate_cohort
+from hemaseg.evaluation.tables import write_scores
+
+Report = Callable[[str, float], None]
+"""Called with what is being done, and the share of the run's training that is done."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training of one arm on one fold with one seed.
+
+    Attributes:
+        arm: Network and recipe.
+        config: What is stored in the run folder.
+        fold: From 0.
+        folder: The run folder.
+    """
+
+    arm: ArmConfig
+    config: RunConfig
+    fold: int
+    folder: Path
+
+    @property
+    def list_of_predictions(self) -> Path:
+        """Written when all masks are."""
+        return self.folder / "predictions" / "predictions.csv"
+
+    @property
+    def score_files(self) -> tuple[Path, Path, Path]:
+        """Scores per subject, slice and batch."""
+        one, two, three = (
+            self.folder / f"metrics{unit}.csv" for unit in ("", "_slices", "_batches")
+        )
+        return one, two, three
+
+
+def require_trainable(config: RunConfig) -> None:
+    """Check that the network can be built and takes slices of the recipe's size.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    from hemaseg.models.cost import model_cost
+
+    size = config.recipe.slices.image_size
+    try:
+        model_cost(config.model.name, config.model.options, image_size=size)
+    except ValueError as error:
+        raise ConfigError(
+            f'model "{config.model.name}" with options {config.model.options} and image_size '
+            f"{size}: {error}"
+        ) from error
+
+
+def is_complete(run: PlannedRun, split: Split) -> bool:
+    """Whether nothing is left to do.
+
+    Raises:
+        CheckpointError: The run was trained on other cases, or its record is damaged.
+    """
+    files = (run.list_of_predictions, *run.score_files)
+    return _is_trained(run, split) and all(file.exists() for file in files)
+
+
+def complete_run(
+    run: PlannedRun, cohort: Cohort, split: Split, *, tolerance_mm: float, report: Report
+) -> None:
+    """Do what is left.
+
+    Args:
+        run: What to train, and where.
+        cohort: All cases of the study.
+        split: Its folds.
+        tolerance_mm: Of the surface Dice.
+        report: Called often.
+
+    Raises:
+        HemasegError: Whatever training, prediction and scoring can refuse.
+    """
+    selected = parts(split, cohort, run.fold)
+    if not _is_trained(run, split):
+        for file in (
+            run.list_of_predictions,
+            *run.score_files,
+        ):  # of weights that are about to be replaced
+            file.unlink(missing_ok=True)
+        _train(run, selected, split, report)
+    if not run.list_of_predictions.exists():
+        _predict(run, selected.test, report)
+    scores = evaluate_cohort(
+        run.list_of_predictions.parent,
+        selected.test,
+        tolerance_mm=tolerance_mm,
+        progress=lambda done, total: report(f"scoring, image {done}/{total}", 1.0),
+    )
+    write_scores(scores, run.score_files[0])
+
+
+def _is_trained(run: PlannedRun, split: Split) -> bool:
+    from hemaseg.training.checkpoint import RUN, RunRecord, read_record
+
+    path = run.folder / RUN
+    if not path.exists():
+        return False
+    record = read_record(path, RunRecord)
+    if record.status != "complete":
+        return False
+    if (record.split_sha256, record.fold) != (split.sha256, run.fold):
+        raise CheckpointError(
+            f"{path}: trained on fold {record.fold} of split {record.split_sha256[:12]}, expected "
+            f"fold {run.fold} of split {split.sha256[:12]}. Choose another output folder, or "
+            "delete this run's."
+        )
+    return True
+
+
+def _train(run: PlannedRun, selected: Parts, split: Split, report: Report) -> None:
+    from hemaseg.slices.dataset import load_slices
+    from hemaseg.training import loop
+
+    training, validation = (
+        load_slices(
+            part,
+            run.config.recipe,
+            progress=lambda done, total: report(f"reading, image {done}/{total}", 0.0),
+        )
+        for part in (selected.train, selected.validation)
+    )
+    loop.train(
+        run.config,
+        training,
+        validation,
+        run.folder,
+        origin=loop.DataOrigin(split.cohort_sha256, split.sha256, run.fold),
+        progress=lambda step: report(
+            step.describe(), (step.epoch - 1 + step.step / step.num_steps) / step.num_epochs
+        ),
+    )
+
+
+def _predict(run: PlannedRun, test: Cohort, report: Report) -> None:
+    from hemaseg.prediction.predict import predict_cohort
+    from hemaseg.training.checkpoint import RUN, RunRecord, read_record, write_record
+
+    cost = predict_cohort(
+        run.folder,
+        test,
+        run.list_of_predictions.parent,
+        device=run.config.device,
+        marked_only=True,
+        progress=lambda done, total: report(f"predicting, image {done}/{total}", 1.0),
+    )
+    record = read_record(run.folder / RUN, RunRecord)
+    update = {"inference_slices_per_s": cost.slices_per_s}
+    write_record(record.model_copy(update=update), run.folder / RUN)

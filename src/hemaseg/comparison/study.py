@@ -1,0 +1,394 @@
+"""A study: several arms on the same folds and seeds, run as far as runs are missing, then compared.
+
+    OUT/
+      study.toml  split.json  provenance.json
+      runs/ARM/fold-F_seed-S/       one run folder each, with predictions/ and metrics*.csv
+      scores.csv  scores_slices.csv  scores_batches.csv  training.csv  costs.csv
+      summary.csv  pairs.csv  differences.csv  table1.csv  comparison.json
+
+Torch is imported inside the functions that need networks, so that comparing score tables that exist
+never loads it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hemaseg.cohorts.split import (
+    Split,
+    parts,
+    read_split,
+    split_folds,
+    split_holdout,
+    split_site,
+    split_slices,
+    write_split,
+)
+from hemaseg.cohorts.table import Cohort, read_cohort
+from hemaseg.comparison.paired import Comparison, compare, paper_analysis, write_comparison
+from hemaseg.comparison.provenance import write_provenance
+from hemaseg.comparison.runs import (
+    PlannedRun,
+    Report,
+    complete_run,
+    is_complete,
+    require_trainable,
+)
+from hemaseg.comparison.score_tables import FRACTIONS, read_score_tables
+from hemaseg.config import (
+    ModelConfig,
+    Recipe,
+    RunConfig,
+    Section,
+    SplitConfig,
+    StudyConfig,
+    read_config,
+    write_config,
+)
+from hemaseg.errors import CheckpointError, ComparisonError, ConfigError, SplitError
+from hemaseg.evaluation.tables import read_scores
+from hemaseg.files import whole_file
+
+Progress = Callable[[str, float, int], None]
+"""Called with what is being done, and how many runs (parts of runs count) are done and to do."""
+
+ERRORS = ("hd95_mm", "assd_mm", "absolute_volume_error_ml")
+"""Metrics of which less is better; more is of `FRACTIONS`."""
+
+MAY_CHANGE = {"name", "description", "data_notice", "cohort", "recipe.description"}
+"""Settings that decide no number (the cohort's content has a hash), so a study may have others when
+it goes on."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that is ready to run: everything read, checked and decided.
+
+    Attributes:
+        config: As resolved into `OUT/study.toml`.
+        cohort: All cases.
+        split: The folds.
+        runs: In the order in which they will run: seed, fold, arm.
+        folder: OUT.
+    """
+
+    config: StudyConfig
+    cohort: Cohort
+    split: Split
+    runs: tuple[PlannedRun, ...]
+    folder: Path
+
+
+def open_study(path: Path, folder: Path) -> Study:
+    """Read a study file, its cohort and recipes; make its split, or read the one made before.
+
+    Everything that can be known to fail is refused here, before hours of training. A study has
+    begun with its first run folder; from then on its settings are fixed.
+
+    Args:
+        path: Study file (TOML).
+        folder: OUT; made if needed.
+
+    Raises:
+        ConfigError: A file is wrong, a network cannot be built, or OUT holds another study.
+        CohortError, SplitError: The cohort is wrong, or cannot be split as asked.
+    """
+    config = read_config(path, StudyConfig)
+    cohort = read_cohort(path.parent / config.cohort)
+    recipes = {arm.recipe: read_config(path.parent / arm.recipe, Recipe) for arm in config.arms}
+    _require_comparable(config, cohort, path)
+    has_begun, stored = (folder / "runs").exists(), folder / "study.toml"
+    if has_begun and stored.exists():
+        _require_same(config, stored)
+    split = _kept_split(folder, cohort) if has_begun else None
+    split = split or make_split(cohort, config.split)
+    _require_lesions(split, cohort)
+    runs = tuple(
+        PlannedRun(
+            arm=arm,
+            config=RunConfig(
+                model=ModelConfig(name=arm.model, options=arm.options),
+                seed=seed,
+                device=config.device,
+                recipe=recipes[arm.recipe],
+            ),
+            fold=fold,
+            folder=folder / "runs" / arm.name / f"fold-{fold}_seed-{seed}",
+        )
+        for seed in config.seeds
+        for fold in range(len(split.folds))
+        for arm in config.arms
+    )
+    for run in runs[: len(config.arms)]:  # the first fold and seed of every arm
+        require_trainable(run.config)
+    for run in runs:
+        if (run.folder / "config.toml").exists():
+            _require_same(run.config, run.folder / "config.toml")
+    write_split(split, folder / "split.json")
+    # OUT may be the folder of the study file: it is not written anew for nothing.
+    if path.resolve() != stored.resolve():
+        write_config(config, stored)
+    return Study(config, cohort, split, runs, folder)
+
+
+def _require_comparable(config: StudyConfig, cohort: Cohort, path: Path) -> None:
+    """Refuse a comparison that no training can make possible."""
+    pairs = config.comparison.pairs
+    if any(a == b for a, b in pairs) or len({frozenset(pair) for pair in pairs}) < len(pairs):
+        raise ConfigError(
+            f"{path}: comparison.pairs are {pairs}, expected two different arms in each, and each "
+            "pair once. Correct them, or leave them out for all pairs."
+        )
+    metric, marked = config.comparison.metric, cohort.marked().images
+    num_unknown = sum(image.spacing_mm is None for image in marked)
+    if num_unknown and metric in ("surface_dice", "hd95_mm", "assd_mm"):
+        raise ConfigError(
+            f"{path}: comparison.metric {metric} is undefined without spacing, which {num_unknown} "
+            f"of {len(marked)} images lack. Give their spacing when indexing, or choose dice."
+        )
+
+
+def _kept_split(folder: Path, cohort: Cohort) -> Split | None:
+    """The split of a study that has begun; None if its file is gone."""
+    if not (folder / "split.json").exists():
+        return None
+    split = read_split(folder / "split.json")
+    if split.cohort_sha256 != cohort.sha256:
+        raise SplitError(
+            f"{folder / 'split.json'}: made for cohort {split.cohort_sha256[:12]}, found "
+            f"{cohort.sha256[:12]}. Choose an empty output folder."
+        )
+    return split
+
+
+def _require_lesions(split: Split, cohort: Cohort) -> None:
+    """Refuse folds on which no network can be trained, or the best epoch not be chosen."""
+    for fold in range(len(split.folds)):
+        selected = parts(split, cohort, fold)
+        for name, part in (("training", selected.train), ("validation", selected.validation)):
+            if not any(image.has_lesion for image in part.images):
+                raise SplitError(
+                    f"split: no lesion among the {len(part.subjects)} subjects for {name} of fold "
+                    f"{fold}, expected at least one. Choose another seed, fewer folds or a larger "
+                    "share for validation."
+                )
+
+
+def make_split(cohort: Cohort, config: SplitConfig) -> Split:
+    """The split that a `[split]` section describes.
+
+    Raises:
+        SplitError: The cohort is too small for it, or has no such site.
+    """
+    validation, seed = config.validation_share, config.seed
+    if config.method == "folds":
+        return split_folds(cohort, num_folds=config.num_folds, validation=validation, seed=seed)
+    if config.method == "site":
+        return split_site(cohort, site=config.site, validation=validation, seed=seed)
+    method = split_holdout if config.method == "holdout" else split_slices
+    return method(cohort, validation=validation, test=config.test_share, seed=seed)
+
+
+def run_study(study: Study, progress: Progress | None = None) -> Comparison:
+    """Train, predict and score what is missing; then gather, compare and write all tables.
+
+    A run that is complete is not repeated, so an interrupted study goes on where it stopped.
+
+    Raises:
+        HemasegError: Whatever a run, its predictions or the comparison can refuse.
+    """
+    missing = [run for run in study.runs if not is_complete(run, study.split)]
+    for number, run in enumerate(missing):
+        complete_run(
+            run,
+            study.cohort,
+            study.split,
+            tolerance_mm=study.config.comparison.surface_tolerance_mm,
+            report=_reporter(run, number, len(missing), progress),
+        )
+    scores, batches = gather(study)
+    settings = study.config.comparison
+    comparison = compare(
+        scores,
+        metric=settings.metric,
+        margin=settings.margin,
+        pairs=settings.pairs,
+        alpha=settings.alpha,
+        num_bootstrap=settings.num_bootstrap,
+        higher_is_better=_is_higher_better(settings.metric, None),
+    )
+    write_comparison(comparison, study.folder, paper=paper_analysis(batches))
+    write_provenance(study.folder, cohort=study.cohort, split=study.split, config=study.config)
+    return comparison
+
+
+def _reporter(run: PlannedRun, num_done: int, total: int, progress: Progress | None) -> Report:
+    name = f"run {num_done + 1}/{total}, {run.arm.name}, fold {run.fold}, seed {run.config.seed}"
+
+    def report(step: str, share: float) -> None:
+        if progress is not None:
+            progress(f"{name}: {step}", num_done + share, total)
+
+    return report
+
+
+def gather(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Join the tables of all runs into those of the study, and write them.
+
+    Returns:
+        `scores.csv` and `scores_batches.csv`.
+
+    Raises:
+        EvaluationError, CheckpointError: A table or record of a run is missing or damaged.
+    """
+    from hemaseg.models.cost import model_cost
+    from hemaseg.training.checkpoint import RUN, RunRecord, read_record
+
+    tables: dict[str, list[pd.DataFrame]] = {
+        "scores": [], "scores_slices": [], "scores_batches": [], "training": [], "costs": []
+    }  # fmt: skip
+    for run in study.runs:
+        scores = read_scores(run.score_files[0])
+        record = read_record(run.folder / RUN, RunRecord)
+        size = model_cost(
+            run.config.model.name,
+            run.config.model.options,
+            image_size=run.config.recipe.slices.image_size,
+        )
+        training = _read_training(run.folder / "training.csv")
+        costs = pd.DataFrame(
+            {
+                "model": [run.config.model.name],
+                "num_parameters": [size.num_parameters],
+                "num_multiply_adds": [size.num_multiply_adds],
+                "num_epochs": [record.num_epochs_done],
+                "best_epoch": [record.best_epoch],
+                "epoch_s": [training["epoch_s"].median()],
+                "training_s": [record.training_s],
+                "inference_slices_per_s": [record.inference_slices_per_s],
+                "peak_memory_mib": [record.peak_memory_mib],
+                "device": [record.device],
+            }
+        )
+        for name, table in (
+            ("scores", scores.subjects),
+            ("scores_slices", scores.slices),
+            ("scores_batches", scores.batches),
+            ("training", training),
+            ("costs", costs),
+        ):
+            table.insert(0, "arm", run.arm.name)
+            table.insert(1, "fold", run.fold)
+            table.insert(2, "seed", run.config.seed)
+            tables[name].append(table)
+    joined = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
+    for name, table in joined.items():
+        _write_table(table, study.folder / f"{name}.csv")
+    return joined["scores"], joined["scores_batches"]
+
+
+def _read_training(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=float)
+        return table.astype({"epoch": int, "epoch_s": float})
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: not the table of a training ({error}), expected numbers in columns such as "
+            "epoch_s. Delete its folder to train this run again."
+        ) from error
+
+
+def compare_tables(
+    tables: Mapping[str, Path],
+    folder: Path,
+    *,
+    metric: str = "dice",
+    margin: float | None = None,
+    higher_is_better: bool | None = None,
+) -> Comparison:
+    """Compare score tables that exist, of any tools, and write a study folder without runs.
+
+    Args:
+        tables: Name of each arm to its table; see `score_tables.read_score_tables`.
+        folder: Study folder; made if needed.
+        metric: Column to compare by.
+        margin: As in `[comparison]`.
+        higher_is_better: Needed for metrics that hemaseg does not write; False for distances and
+            errors.
+
+    Raises:
+        ComparisonError: A table is wrong, the tables do not match, the folder holds runs or one of
+            the tables, or the direction of the metric is unknown or wrong.
+    """
+    if (folder / "study.toml").exists():
+        raise ComparisonError(
+            f"{folder}: holds a study with runs of its own, expected a folder without. "
+            "Choose another output folder."
+        )
+    joined = folder / "scores.csv"
+    if joined.resolve() in [path.resolve() for path in tables.values()]:
+        raise ComparisonError(
+            f"{joined}: is one of the tables to compare, expected a name that is free for all of "
+            "them together. Choose another output folder."
+        )
+    scores = read_score_tables(tables)
+    direction = _is_higher_better(metric, higher_is_better)
+    comparison = compare(scores, metric=metric, margin=margin, higher_is_better=direction)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_table(scores, joined)
+    write_comparison(comparison, folder)
+    write_provenance(folder)
+    return comparison
+
+
+def _is_higher_better(metric: str, said: bool | None) -> bool:
+    """Whether a higher value is better: known for metrics that hemaseg writes, else as said."""
+    known = True if metric in FRACTIONS else False if metric in ERRORS else said
+    if known is None:
+        raise ComparisonError(
+            f"metric {metric}: unknown whether higher is better, known for "
+            f"{', '.join((*FRACTIONS, *ERRORS))}. Say --higher-is-better or --lower-is-better, or "
+            "correct the name."
+        )
+    if said not in (None, known):
+        word = "higher" if known else "lower"
+        raise ComparisonError(
+            f"metric {metric}: {word} is better, found the opposite. Leave the option out."
+        )
+    return known
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a CSV, whole or not at all; undefined values become empty fields."""
+    with whole_file(path) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
+
+
+def _require_same(asked: Section, path: Path) -> None:
+    """Refuse settings that differ from those in a file of this output folder."""
+    before, now = _flat(read_config(path, type(asked)).model_dump()), _flat(asked.model_dump())
+    changed = [
+        f"{key} {before.get(key, 'nothing')}, asked for now {now.get(key, 'nothing')}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in MAY_CHANGE
+    ]
+    if changed:
+        raise ConfigError(
+            f"{path}: {'; '.join(changed)}; expected the same settings for all runs in one output "
+            "folder. Choose another output folder, or delete this one."
+        )
+
+
+def _flat(value: Any, key: str = "") -> dict[str, object]:
+    """Nested settings by their full names, such as `arms.0.options.base_width`."""
+    if not isinstance(value, dict | list | tuple):
+        return {key: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return {
+        name: inner
+        for part, content in items
+        for name, inner in _flat(content, f"{key}.{part}" if key else str(part)).items()
+    }

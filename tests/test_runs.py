@@ -1,0 +1,170 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from hemaseg.cohorts.index import index_folder
+from hemaseg.cohorts.split import Split, split_holdout
+from hemaseg.cohorts.table import Cohort
+from hemaseg.comparison.runs import PlannedRun, complete_run, is_complete, require_trainable
+from hemaseg.config import ArmConfig, ModelConfig, Recipe, RunConfig
+from hemaseg.errors import CheckpointError, ConfigError
+from hemaseg.scans.phantoms import write_phantoms
+
+
+def settings(model: str = "unet", image_size: int = 32, **options: int) -> RunConfig:
+    recipe = {
+        "description": "test",
+        "slices": {"image_size": image_size},
+        "training": {"num_epochs": 1, "batch_size": 4},
+    }
+    return RunConfig(
+        model=ModelConfig(name=model, options={**options} or {"base_width": 4}),
+        device="cpu",
+        recipe=Recipe.model_validate(recipe),
+    )
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    folder = tmp_path_factory.mktemp("heads")
+    write_phantoms(folder, num_subjects=6, seed=1)
+    return index_folder(folder, modality="CT")
+
+
+@pytest.fixture(scope="module")
+def split(cohort: Cohort) -> Split:
+    return split_holdout(cohort, test=0.3, seed=0)
+
+
+def planned(folder: Path) -> PlannedRun:
+    arm = ArmConfig(name="A", model="unet", recipe="recipe.toml")
+    return PlannedRun(arm, settings(), 0, folder)
+
+
+def complete(run: PlannedRun, cohort: Cohort, split: Split) -> list[str]:
+    """What was done, each step once."""
+    steps: list[str] = []
+    complete_run(
+        run,
+        cohort,
+        split,
+        tolerance_mm=2.0,
+        report=lambda step, share: steps.append(step.partition(",")[0]),
+    )
+    return list(dict.fromkeys(steps))
+
+
+@pytest.fixture
+def run(tmp_path: Path, cohort: Cohort, split: Split) -> PlannedRun:
+    """A complete run."""
+    run = planned(tmp_path / "run")
+    assert not is_complete(run, split)
+    assert complete(run, cohort, split) == ["reading", "training", "predicting", "scoring"]
+    assert is_complete(run, split)
+    return run
+
+
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_shares_of_a_run_rise_from_0_to_1(tmp_path: Path, cohort: Cohort, split: Split) -> None:
+    shares: list[float] = []
+    complete_run(
+        planned(tmp_path),
+        cohort,
+        split,
+        tolerance_mm=2.0,
+        report=lambda step, share: shares.append(share),
+    )
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics_slices.csv", "metrics_batches.csv"])
+def test_a_run_without_one_of_its_scores_is_only_scored(
+    run: PlannedRun, cohort: Cohort, split: Split, name: str
+) -> None:
+    before, scores = times(run.folder), (run.folder / name).read_bytes()
+    (run.folder / name).unlink()
+    assert not is_complete(run, split)
+    assert complete(run, cohort, split) == ["scoring"]
+    assert (run.folder / name).read_bytes() == scores
+    changed = {path for path, time in times(run.folder).items() if time != before[path]}
+    assert changed == set(run.score_files)
+
+
+def test_a_run_without_list_of_predictions_is_predicted_not_trained(
+    run: PlannedRun, cohort: Cohort, split: Split
+) -> None:
+    before = times(run.folder)
+    run.list_of_predictions.unlink()
+    assert not is_complete(run, split)
+    assert complete(run, cohort, split) == ["predicting", "scoring"]
+    weights = run.folder / "weights.safetensors"
+    assert weights.stat().st_mtime_ns == before[weights]
+    assert json.loads((run.folder / "run.json").read_text())["inference_slices_per_s"] > 0
+
+
+@pytest.mark.parametrize("status", ["interrupted", "running", "failed"])
+def test_a_run_that_was_not_finished_is_done_again_in_every_part(
+    run: PlannedRun, cohort: Cohort, split: Split, status: str
+) -> None:
+    weights, scores = (
+        (run.folder / name).read_bytes() for name in ("weights.safetensors", "metrics.csv")
+    )
+    record = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps(record | {"status": status}))
+    (run.folder / "weights.safetensors").write_bytes(b"of the first epoch")
+    (run.folder / "metrics.csv").write_text("of other weights")
+    assert not is_complete(run, split)
+    assert complete(run, cohort, split) == ["reading", "training", "predicting", "scoring"]
+    assert (run.folder / "weights.safetensors").read_bytes() == weights
+    assert (run.folder / "metrics.csv").read_bytes() == scores
+
+
+def test_scores_do_not_outlive_the_weights_they_were_made_of(
+    run: PlannedRun, cohort: Cohort, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run.folder / "run.json").unlink()
+
+    def stopped(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hemaseg.training.loop.train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        complete(run, cohort, split)
+    assert not any(file.exists() for file in run.score_files)
+    assert not run.list_of_predictions.exists()
+
+
+def test_a_run_that_was_trained_on_another_split_is_refused(
+    run: PlannedRun, cohort: Cohort, split: Split
+) -> None:
+    other = split_holdout(cohort, test=0.3, seed=1)
+    with pytest.raises(CheckpointError) as caught:
+        is_complete(run, other)
+    assert f"trained on fold 0 of split {split.sha256[:12]}" in str(caught.value)
+    assert f"expected fold 0 of split {other.sha256[:12]}" in str(caught.value)
+
+
+def test_a_damaged_record_is_refused(run: PlannedRun, split: Split) -> None:
+    (run.folder / "run.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"run\.json.*EOF"):
+        is_complete(run, split)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (settings("vnet"), 'model "vnet" is unknown, expected one of unet, dr_unet'),
+        (settings(base_widht=4), 'no option "base_widht", expected one of base_width'),
+        (settings(image_size=100), "image size 100x100, expected multiples of 32"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(config: RunConfig, words: str) -> None:
+    require_trainable(settings())
+    with pytest.raises(ConfigError) as caught:
+        require_trainable(config)
+    assert words in str(caught.value)
