@@ -1,0 +1,188 @@
+"""The tables of docs/reproduction.md, made from the score tables in results/.
+
+    python scripts/reproduction_tables.py            # writes them into the document
+    python scripts/reproduction_tables.py --check    # exits with 1 if the document differs
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from hemaseg.comparison.paired import paper_analysis
+from hemaseg.comparison.published import replay_anova
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "results"
+DOCUMENT = REPOSITORY / "docs" / "reproduction.md"
+STUDIES = {"lgg": "lgg-two-core", "sich": "sich-two-core"}
+PAPER_TABLE1 = {"dr_unet": (0.8361, 0.156), "dense_unet": (0.8281, 0.1727), "unet": (0.8359, 0.131)}
+MODELS = ("unet", "dr_unet", "dense_unet")
+
+
+def read(study: str, name: str) -> pd.DataFrame:
+    """A table of a study in results/."""
+    return pd.read_csv(RESULTS / STUDIES[study] / f"{name}.csv", dtype={"arm": str, "subject": str})
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def scores_table(study: str) -> str:
+    """Dice per subject of each arm, with what it missed and invented."""
+    summary, scores = read(study, "summary"), read(study, "scores")
+    rows = []
+    for row in summary.itertuples():
+        own = scores[scores["arm"] == row.arm]
+        has_lesion = own["reference_pixels"] > 0
+        missed = int(((own["dice"] == 0) & has_lesion).sum())
+        rows.append(
+            [
+                f"`{row.arm}`",
+                f"{row.num_subjects}",
+                f"{row.mean:.3f} ({row.sd:.3f})",
+                f"{row.ci_low:.3f} to {row.ci_high:.3f}",
+                f"{row.median:.3f}",
+                f"{row.run_sd:.3f}",
+                f"{missed} of {int(has_lesion.sum())}",
+                f"{own['num_false_alarm_slices'].sum()} of "
+                f"{own['num_slices_without_lesion'].sum()}",
+            ]
+        )
+    head = ["arm", "subjects", "Dice: mean (SD)", "95 % interval", "median", "SD of run means"]
+    return markdown([*head, "missed subjects", "false-alarm slices"], rows)
+
+
+def pairs_table(study: str) -> str:
+    """The planned pairs."""
+    rows = [
+        [
+            f"`{row.arm_a}` - `{row.arm_b}`",
+            f"{row.num_subjects}",
+            f"{row.mean_difference:+.3f}",
+            f"{row.ci_low:+.3f} to {row.ci_high:+.3f}",
+            p_value(float(str(row.p_holm))),
+            p_value(float(str(row.tost_p_holm))),
+            str(row.verdict).replace("_", " "),
+        ]
+        for row in read(study, "pairs").itertuples()
+    ]
+    head = ["pair (a - b)", "subjects", "mean difference", "95 % interval", "p (Holm)"]
+    return markdown([*head, "p equivalence (Holm)", "verdict"], rows)
+
+
+def paper_table(study: str) -> str:
+    """Table I: mean and SD per test batch of the arms under the paper's recipe, and the ANOVA."""
+    batches = read(study, "scores_batches")
+    analysis = paper_analysis(batches[batches["arm"].str.endswith("-paper")])
+    found = analysis.table1.set_index("arm")
+    rows = []
+    for model in MODELS:
+        mean, sd = PAPER_TABLE1[model]
+        own = found.loc[f"{model}-paper"]
+        rows.append(
+            [
+                model,
+                f"{mean:.4f} ({sd:.4f})",
+                f"{own['mean']:.4f} ({own['sd']:.4f})",
+                f"{own['num_batches']:.0f}",
+            ]
+        )
+    means, sds = zip(*PAPER_TABLE1.values(), strict=True)
+    theirs = replay_anova(means, sds, 64).p
+    rows.append(["ANOVA p", f"{theirs:.4f} (n = 64 each)", f"{analysis.anova.p:.4g}", ""])
+    return markdown(["model", "paper: mean (SD)", "ours: mean (SD)", "our batches"], rows)
+
+
+def training_table(study: str) -> str:
+    """Time and epochs of each arm."""
+    costs = read(study, "costs")
+    rows = []
+    for arm, own in costs.groupby("arm", sort=False):
+        rows.append(
+            [
+                f"`{arm}`",
+                f"{own['num_parameters'].iloc[0]:,}",
+                f"{own['num_multiply_adds'].iloc[0] / 1e6:.0f} M",
+                f"{own['epoch_s'].min():.1f} to {own['epoch_s'].max():.1f}",
+                f"{own['best_epoch'].min()} to {own['best_epoch'].max()} of "
+                f"{own['num_epochs'].max()}",
+                f"{own['inference_slices_per_s'].max():.0f}",
+            ]
+        )
+    head = ["arm", "parameters", "multiply-adds", "s per epoch", "best epoch"]
+    return markdown([*head, "slices per s, best run"], rows)
+
+
+def full_size_table() -> str:
+    """What the networks cost at full size, measured by scripts/measure_costs.py."""
+    costs = pd.read_csv(RESULTS / "costs-full-size.csv").set_index("model")
+    unet = costs.loc["unet"]
+    rows = [
+        [
+            str(model),
+            f"{row['num_parameters']:,.0f}",
+            f"{row['num_multiply_adds'] / 1e9:.2f} G",
+            f"{row['training_step_s']:.1f} "
+            f"({row['training_step_s'] / unet['training_step_s']:.2f})",
+            f"{row['prediction_ms_per_slice']:.0f} "
+            f"({row['prediction_ms_per_slice'] / unet['prediction_ms_per_slice']:.2f})",
+            f"{row['training_peak_mib'] / 1024:.1f}",
+            f"{row['prediction_peak_mib'] / 1024:.2f}",
+        ]
+        for model, row in costs.iterrows()
+    ]
+    head = ["model", "parameters", "multiply-adds", "s per training step (ratio to U-Net)"]
+    head += ["ms per predicted slice (ratio)", "training peak, GiB", "prediction peak, GiB"]
+    return markdown(head, rows)
+
+
+def p_value(p: float) -> str:
+    """A p value as it is printed in tables."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+STUDY_TABLES: dict[str, Callable[[str], str]] = {
+    "scores": scores_table,
+    "pairs": pairs_table,
+    "paper": paper_table,
+    "training": training_table,
+}
+
+
+def filled(text: str) -> str:
+    """The document with every table made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        study, _, name = match[1].partition("-")
+        made = STUDY_TABLES[name](study) if study in STUDIES else full_size_table()
+        return f"<!-- table: {match[1]} -->\n{made}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    """Write or check the document; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true")
+    is_check = parser.parse_args().check
+    old = DOCUMENT.read_text(encoding="utf-8")
+    new = filled(old)
+    if not is_check:
+        DOCUMENT.write_text(new, encoding="utf-8")
+        return 0
+    print(json.dumps({"document": DOCUMENT.name, "is_current": old == new}))
+    return int(old != new)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
