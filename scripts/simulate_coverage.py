@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from hemaseg.comparison.resampling import cluster_bootstrap_interval, sign_flip
-from hemaseg.comparison.statistics import holm, paired_t, signed_rank, t_interval, tost
+from hemaseg.statistics.closed_forms import holm, paired_t, signed_rank, t_interval, tost
+from hemaseg.statistics.resampling import cluster_bootstrap_interval, sign_flip
 
 NUM_BOOTSTRAP = 999
 NUM_SUBJECTS = (20, 40, 64, 100)

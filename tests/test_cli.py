@@ -188,6 +188,8 @@ def test_from_scans_to_report(hemaseg: Verb, folder: Path) -> None:
     ended = hemaseg(*train, "--model", "dr_unet", "-o", "new/run", "--device", "cpu")
     assert ended.out.startswith("new/run: best epoch 1 of 1, validation Dice per subject ")
     predict = ["predict", "new/run", "new/cohort.csv", "-o", "new/masks", "--device", "cpu"]
+    assert "expected " in hemaseg(*predict, "--split", "split.json").err  # Another split leaks.
+    assert not Path("new/masks").exists()
     ended = hemaseg(*predict, "--split", "new/split.json")
     assert ended.out.startswith("new/masks: 32 slices, ")  # 2 subjects of 16 slices
     assert ended.out.endswith("not a medical device.\n")
@@ -300,14 +302,13 @@ SCORES = "compare --scores a=one.csv --scores b=two.csv -o new"
         ("anova --mean 1 --mean 2 --sd 1 --sd 1 -n 1", "group sizes [1, 1]"),
         ("demo -o new --num-subjects 3", "'--num-subjects'"),
         # Options that would have no effect.
-        ("index one.csv -o new.csv --modality CT", "--modality: is for folders"),
-        ("split cohort.csv -o new.json --site A", "--site: is not for --method holdout"),
+        ("index one.csv -o new.csv --modality CT", "--modality: only for folders"),
+        ("split cohort.csv -o new.json --site A", "--site: not for --method holdout"),
         (
             "split cohort.csv -o new.json --method site --site A --num-folds 3 --test-share 0.2",
-            "--num-folds, --test-share: is not for --method site",
+            "--num-folds, --test-share: not for --method site",
         ),
-        ("predict run cohort.csv -o new --fold 1", "--fold: is for --split"),
-        ("compare study.toml -o new --margin 0.1 --force", "--margin, --force: is for --scores"),
+        ("compare study.toml -o new --margin 0.1 --force", "--margin, --force: only with --scores"),
         ("compare -o new", "either a study file or --scores"),
         ("compare study.toml --scores a=one.csv -o new", "either a study file or --scores"),
         ("compare --scores one.csv -o new", '--scores "one.csv": expected NAME=FILE'),

@@ -10,11 +10,11 @@ import pytest
 from hemaseg.cli import main
 from hemaseg.cohorts.split import parts
 from hemaseg.cohorts.table import read_cohort
-from hemaseg.comparison.study import make_split
 from hemaseg.config import Recipe, StudyConfig, read_config
 from hemaseg.demo import prepare_demo
 from hemaseg.errors import ConfigError
 from hemaseg.models.catalogue import MODELS
+from hemaseg.studies.study import make_split
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from hemaseg.comparison.description import describe_all, run_means, subject_means, summary
-from hemaseg.comparison.resampling import cluster_bootstrap_interval
 from hemaseg.comparison.score_tables import METRICS, score_cells
 from hemaseg.errors import ComparisonError
+from hemaseg.statistics.resampling import cluster_bootstrap_interval
 
 NAN, INF = math.nan, math.inf
 

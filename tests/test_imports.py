@@ -10,7 +10,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "hemaseg"
 FLOW = (
     *("errors", "files", "config", "scans", "cohorts", "slices", "metrics", "models", "training"),
-    *("prediction", "evaluation", "comparison", "reporting", "demo", "cli", "__main__"),
+    *("prediction", "evaluation", "statistics", "comparison", "studies", "reporting", "demo"),
+    *("cli", "__main__"),
 )
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
 WITH_TORCH = {"slices", "models", "training", "prediction"}

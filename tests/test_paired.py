@@ -17,10 +17,10 @@ from hemaseg.comparison.paired import (
     paper_analysis,
     write_comparison,
 )
-from hemaseg.comparison.resampling import sign_flip
 from hemaseg.comparison.score_tables import read_score_tables
-from hemaseg.comparison.statistics import holm, paired_t, signed_rank, t_interval, tost
 from hemaseg.errors import ComparisonError
+from hemaseg.statistics.closed_forms import holm, paired_t, signed_rank, t_interval, tost
+from hemaseg.statistics.resampling import sign_flip
 
 ARMS = {"unet": 0.0, "dr_unet": 0.0, "dense_unet": -0.05}
 SUMMARY = [

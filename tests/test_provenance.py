@@ -11,10 +11,10 @@ import pytest
 from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.split import split_folds
 from hemaseg.cohorts.table import CaseImage, Cohort
-from hemaseg.comparison import provenance
-from hemaseg.comparison.provenance import PACKAGES, versions, write_provenance
 from hemaseg.config import StudyConfig
 from hemaseg.scans.phantoms import write_phantoms
+from hemaseg.studies import provenance
+from hemaseg.studies.provenance import PACKAGES, versions, write_provenance
 
 
 def written(folder: Path, **parts: Any) -> dict[str, Any]:

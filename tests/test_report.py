@@ -9,11 +9,11 @@ import pytest
 
 from hemaseg.cohorts.split import Fold, Split, read_split, write_split
 from hemaseg.comparison.paired import compare, paper_analysis, write_comparison
-from hemaseg.comparison.provenance import write_provenance
 from hemaseg.errors import ComparisonError, HemasegError
 from hemaseg.reporting.examples import read_examples
 from hemaseg.reporting.report import FIGURE_NAMES, write_report
 from hemaseg.reporting.study_folder import read_study_folder
+from hemaseg.studies.provenance import write_provenance
 from small_study import change_json, change_table, make_study, rows_of
 
 

@@ -11,9 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from hemaseg.comparison import resampling
-from hemaseg.comparison.resampling import cluster_bootstrap_interval, sign_flip
-from hemaseg.comparison.statistics import t_interval
+from hemaseg.statistics import resampling
+from hemaseg.statistics.closed_forms import t_interval
+from hemaseg.statistics.resampling import cluster_bootstrap_interval, sign_flip
 
 R = Path(__file__).parent / "fixtures" / "r"
 SKEWED = np.array([0.0, 0.1, 0.2, 0.5, 2.0])

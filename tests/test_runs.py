@@ -6,10 +6,10 @@ import pytest
 from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.split import Split, split_holdout
 from hemaseg.cohorts.table import Cohort
-from hemaseg.comparison.runs import PlannedRun, complete_run, is_complete, require_trainable
 from hemaseg.config import ArmConfig, ModelConfig, Recipe, RunConfig
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.scans.phantoms import write_phantoms
+from hemaseg.studies.runs import PlannedRun, complete_run, is_complete, require_trainable
 
 
 def settings(model: str = "unet", image_size: int = 32, **options: int) -> RunConfig:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from hemaseg.comparison.sample_size import (
+from hemaseg.statistics.sample_size import (
     MAX_SUBJECTS,
     num_subjects_for_difference,
     num_subjects_for_equivalence,

@@ -15,12 +15,12 @@ from PIL import Image
 from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.table import read_cohort, write_cohort
 from hemaseg.comparison.paired import Comparison
-from hemaseg.comparison.study import Study, compare_tables, gather, open_study, run_study
 from hemaseg.config import StudyConfig, read_config
 from hemaseg.errors import CheckpointError, ComparisonError, ConfigError, SplitError
 from hemaseg.models.cost import model_cost
 from hemaseg.reporting.report import write_report
 from hemaseg.scans.phantoms import phantom, write_phantoms
+from hemaseg.studies.study import Study, compare_tables, gather, open_study, run_study
 from hemaseg.training.loop import Epoch
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -335,6 +335,10 @@ def test_split_by_slices_warns_in_provenance_and_report(tmp_path: Path) -> None:
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert provenance["warnings"] == [study.split.warning]
     assert provenance["split"]["unit"] == "slice"
+    tables = list((tmp_path / "out").glob("*.csv"))
+    assert len(tables) == 10
+    for table in tables:
+        assert set(pd.read_csv(table)["warning"]) == {study.split.warning}, table.name
     page = write_report(tmp_path / "out").read_text()
     assert page.count("Split by slices: slices of one subject lie in training and in test") > 3
 
@@ -370,7 +374,7 @@ def test_comparing_tables_loads_no_torch(original: Path, tmp_path: Path) -> None
     paths = tables_of(original / "out", tmp_path)
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from hemaseg.comparison.study import compare_tables\n"
+        "from hemaseg.studies.study import compare_tables\n"
         "from hemaseg.reporting.report import write_report\n"
         f"tables = {{name: Path(path) for name, path in {[(k, str(v)) for k, v in paths.items()]}}}"
         f"\nfolder = Path({str(tmp_path / 'out')!r})\n"

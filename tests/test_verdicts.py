@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from hemaseg.comparison.sample_size import (
+from hemaseg.comparison.verdicts import Pair, Rule, headline, statement, with_verdict
+from hemaseg.statistics.sample_size import (
     num_subjects_for_difference,
     num_subjects_for_equivalence,
 )
-from hemaseg.comparison.verdicts import Pair, Rule, headline, statement, with_verdict
 
 RULE = Rule("dice", True, margin=0.05, alpha=0.05, num_pairs=3, by_ranks=False)
 PAIR = Pair(

@@ -3,7 +3,7 @@
 Data flow one way, and the packages are named after the steps:
 
     scans -> cohorts -> slices -> metrics -> models -> training -> prediction
-          -> evaluation -> comparison -> reporting -> cli
+          -> evaluation -> statistics -> comparison -> studies -> reporting -> demo -> cli
 
 Import from the modules themselves, for example `from hemaseg.metrics.overlap import dice`.
 """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hemaseg.errors import ConfigError, HemasegError
+from hemaseg.errors import ConfigError, HemasegError, SplitError
 
 if TYPE_CHECKING:
     from hemaseg.comparison.paired import Comparison
@@ -84,7 +84,7 @@ def index(
     _require_free(output, force)
     if folder.is_file():
         _refuse(
-            "is for folders; a CSV of pairs has columns for it",
+            "only for folders; a CSV of pairs has columns instead",
             masks=masks,
             modality=modality,
             site_pattern=site_pattern,
@@ -141,8 +141,8 @@ def split(
     """Divide subjects into training, validation and test."""
     from hemaseg.cohorts.split import parts, write_split
     from hemaseg.cohorts.table import read_cohort
-    from hemaseg.comparison.study import make_split
     from hemaseg.config import SplitConfig, parse_config
+    from hemaseg.studies.study import make_split
 
     _require_free(output, force)
     of_method = {"num_folds": num_folds, "test_share": test_share, "site": site}
@@ -150,7 +150,7 @@ def split(
     shared = {"method": method, "seed": seed, "validation_share": validation_share}
     config = parse_config(shared | given, SplitConfig, source="options")
     used = {"folds": "num_folds", "site": "site"}.get(method, "test_share")
-    _refuse(f"is not for --method {method}", **{n: v for n, v in given.items() if n != used})
+    _refuse(f"not for --method {method}", **{n: v for n, v in given.items() if n != used})
     cohort = read_cohort(cohort_file)
     made = make_split(cohort, config)
     write_split(made, output)
@@ -204,9 +204,9 @@ def train(
     """Train one network on one fold."""
     from hemaseg.cohorts.split import parts, read_split
     from hemaseg.cohorts.table import read_cohort
-    from hemaseg.comparison.runs import require_trainable
     from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
     from hemaseg.slices.dataset import load_slices
+    from hemaseg.studies.runs import require_trainable
     from hemaseg.training import loop
     from hemaseg.training.device import choose_device
 
@@ -254,9 +254,9 @@ def predict(
     cohort_file: CohortFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the masks.")],
     split_file: Annotated[
-        Path | None, typer.Option("--split", help="Predict only the test part of this split.")
+        Path | None,
+        typer.Option("--split", help="The split of the run: predict its test part alone."),
     ] = None,
-    fold: Annotated[int | None, typer.Option(min=0, help="Of the split; 0 unless given.")] = None,
     device: Device = "auto",
     force: Force = False,
 ) -> None:
@@ -264,13 +264,27 @@ def predict(
     from hemaseg.cohorts.split import parts, read_split
     from hemaseg.cohorts.table import read_cohort
     from hemaseg.prediction.predict import predict_cohort
+    from hemaseg.training.checkpoint import RUN, RunRecord, read_record
 
     _require_free(output / "predictions.csv", force)
     cohort = read_cohort(cohort_file)
-    if split_file is None:
-        _refuse("is for --split", fold=fold)
-    else:
-        cohort = parts(read_split(split_file), cohort, fold or 0).test
+    if split_file is not None:
+        made, record = read_split(split_file), read_record(run / RUN, RunRecord)
+        if made.sha256 != record.split_sha256:
+            raise SplitError(
+                f"{split_file}: split {made.sha256[:12]}, expected {record.split_sha256[:12]}, "
+                f"which {run} was trained on: the test part of another may hold its training "
+                "subjects. Give the split of the run."
+            )
+        cohort = parts(made, cohort, record.fold).test
+    elif (run / RUN).exists() and (
+        read_record(run / RUN, RunRecord).cohort_sha256 == cohort.sha256
+    ):
+        typer.echo(
+            "The network was trained on part of this cohort; scores on that part say nothing about "
+            "new subjects. --split predicts the test part alone.",
+            err=True,
+        )
     with _progress() as show:
         cost = predict_cohort(
             run, cohort, output, device=device, progress=partial(show, "predicting")
@@ -351,10 +365,10 @@ def compare(
     if (study is None) == (not scores):
         raise ConfigError("compare needs either a study file or --scores, found both or none.")
     if study is not None:
-        from hemaseg.comparison.study import open_study, run_study
+        from hemaseg.studies.study import open_study, run_study
 
         _refuse(
-            "is for --scores; a study's file says it",
+            "only with --scores; a study file says it",
             metric=metric,
             margin=margin,
             higher_is_better=higher_is_better,
@@ -365,7 +379,7 @@ def compare(
         with _progress() as show:
             comparison = run_study(opened, show)
     else:
-        from hemaseg.comparison.study import compare_tables
+        from hemaseg.studies.study import compare_tables
 
         _require_free(output / "scores.csv", force)
         comparison = compare_tables(
@@ -426,8 +440,8 @@ def demo(
     num_subjects: Annotated[int, typer.Option(min=12, max=999, help="Synthetic heads.")] = 24,
 ) -> None:
     """Train, compare and report on synthetic heads, in minutes."""
-    from hemaseg.comparison.study import open_study, run_study
     from hemaseg.demo import prepare_demo
+    from hemaseg.studies.study import open_study, run_study
 
     _require_free(output / "study.toml", force=True)
     with _progress() as show:
@@ -467,7 +481,7 @@ def _refuse(why: str, **options: object) -> None:
     """An option that has no effect is refused, not ignored."""
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if given:
-        raise ConfigError(f"{', '.join(given)}: {why}. Leave it out.")
+        raise ConfigError(f"{', '.join(given)}: {why}. Leave out.")
 
 
 def _require_free(file: Path, force: bool, *, suffix: str = "") -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from hemaseg.comparison.resampling import cluster_bootstrap_interval
 from hemaseg.comparison.score_tables import METRICS, score_cells
-from hemaseg.comparison.statistics import as_vector, moments, quartiles
+from hemaseg.statistics.closed_forms import as_vector, moments, quartiles
+from hemaseg.statistics.resampling import cluster_bootstrap_interval
 
 
 def subject_means(cells: pd.DataFrame) -> pd.DataFrame:

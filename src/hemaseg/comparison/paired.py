@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 
 from hemaseg.comparison.description import describe_all, run_means, subject_means, summary
-from hemaseg.comparison.resampling import sign_flip
 from hemaseg.comparison.score_tables import score_cells
-from hemaseg.comparison.statistics import (
+from hemaseg.comparison.verdicts import Pair, Rule, headline, notes, with_verdict
+from hemaseg.errors import ComparisonError
+from hemaseg.files import whole_file, write_text
+from hemaseg.statistics.closed_forms import (
     Anova,
     Friedman,
     anova,
@@ -32,9 +34,7 @@ from hemaseg.comparison.statistics import (
     t_interval,
     tost,
 )
-from hemaseg.comparison.verdicts import Pair, Rule, headline, notes, with_verdict
-from hemaseg.errors import ComparisonError
-from hemaseg.files import whole_file, write_text
+from hemaseg.statistics.resampling import sign_flip
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,11 @@ def paper_analysis(batches: pd.DataFrame) -> PaperAnalysis:
 
 
 def write_comparison(
-    comparison: Comparison, folder: Path, *, paper: PaperAnalysis | None = None
+    comparison: Comparison,
+    folder: Path,
+    *,
+    paper: PaperAnalysis | None = None,
+    warning: str | None = None,
 ) -> None:
     """Write comparison.json, and as CSV summary, pairs, differences, all_metrics; of paper, table1.
 
@@ -317,6 +321,12 @@ def write_comparison(
     ``num_bootstrap``, ``num_subjects``, ``num_runs``, ``verdict``, ``notes`` (list of sentences),
     ``friedman`` {``num_subjects``, ``statistic``, ``p``}, ``anova`` {``f``, ``p``, ``df_between``,
     ``df_within``} (null without paper), ``paper_notes``. Undefined numbers are null.
+
+    Args:
+        comparison: What to write.
+        folder: Where to.
+        paper: The paper's analysis, if batches were scored.
+        warning: Sentence that every table must carry.
 
     Raises:
         ComparisonError: The folder cannot be written.
@@ -337,11 +347,11 @@ def write_comparison(
     }
     try:
         for name, table in tables.items():
-            _write_table(table, folder / f"{name}.csv")
+            write_table(table, folder / f"{name}.csv", warning=warning)
         if paper is None:
             (folder / "table1.csv").unlink(missing_ok=True)  # of an earlier comparison
         else:
-            _write_table(paper.table1, folder / "table1.csv")
+            write_table(paper.table1, folder / "table1.csv", warning=warning)
         write_text(folder / "comparison.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise ComparisonError(
@@ -349,10 +359,14 @@ def write_comparison(
         ) from error
 
 
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a CSV file whole or not at all."""
+def write_table(table: pd.DataFrame, path: Path, *, warning: str | None = None) -> None:
+    """Write a CSV file whole or not at all; undefined values become empty fields.
+
+    A warning, such as that of a split by slices, stands in every row as the last column.
+    """
+    warned = table if warning is None else table.assign(warning=warning)
     with whole_file(path) as partial:
-        table.to_csv(partial, index=False, lineterminator="\n")
+        warned.to_csv(partial, index=False, lineterminator="\n")
 
 
 def _without_nan(record: dict[str, float]) -> dict[str, float | None]:

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from hemaseg.comparison.statistics import (
+from hemaseg.errors import ComparisonError
+from hemaseg.statistics.closed_forms import (
     Anova,
     Interval,
     anova_from_moments,
     require_fraction,
 )
-from hemaseg.errors import ComparisonError
 
 MAX_PER_GROUP = 10_000
 """Group sizes are searched up to this number."""

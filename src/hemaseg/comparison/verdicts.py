@@ -19,11 +19,6 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from hemaseg.comparison.sample_size import (
-    MAX_SUBJECTS,
-    num_subjects_for_difference,
-    num_subjects_for_equivalence,
-)
 from hemaseg.comparison.score_tables import LESION_METRICS
 from hemaseg.comparison.wording import (
     enumeration,
@@ -32,6 +27,11 @@ from hemaseg.comparison.wording import (
     metric_label,
     metric_unit,
     num_decimals,
+)
+from hemaseg.statistics.sample_size import (
+    MAX_SUBJECTS,
+    num_subjects_for_difference,
+    num_subjects_for_equivalence,
 )
 
 _NUM_SIMULATED = 20  # smallest number of subjects in the simulation of docs/statistics.md

@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.weightstats import ttost_paired
 
-from hemaseg.comparison.statistics import (
+from hemaseg.statistics.closed_forms import (
     anova,
     anova_from_moments,
     as_vector,

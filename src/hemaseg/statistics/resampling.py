@@ -1,7 +1,7 @@
 """Intervals and a test by resampling subjects: studentized bootstrap and sign flips.
 
 Which of them holds where, by simulation: ``docs/statistics.md``. Values are checked, and spread is
-decided, as in `hemaseg.comparison.statistics`.
+decided, as in `hemaseg.statistics.closed_forms`.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hemaseg.comparison.statistics import Interval, as_vector, moments, require_fraction
+from hemaseg.statistics.closed_forms import Interval, as_vector, moments, require_fraction
 
 _MAX_RESAMPLED_VALUES = 1_000_000  # held in memory at once
 

@@ -28,14 +28,12 @@ from hemaseg.cohorts.split import (
     write_split,
 )
 from hemaseg.cohorts.table import Cohort, read_cohort
-from hemaseg.comparison.paired import Comparison, compare, paper_analysis, write_comparison
-from hemaseg.comparison.provenance import write_provenance
-from hemaseg.comparison.runs import (
-    PlannedRun,
-    Report,
-    complete_run,
-    is_complete,
-    require_trainable,
+from hemaseg.comparison.paired import (
+    Comparison,
+    compare,
+    paper_analysis,
+    write_comparison,
+    write_table,
 )
 from hemaseg.comparison.score_tables import FRACTIONS, read_score_tables
 from hemaseg.config import (
@@ -50,7 +48,14 @@ from hemaseg.config import (
 )
 from hemaseg.errors import CheckpointError, ComparisonError, ConfigError, SplitError
 from hemaseg.evaluation.tables import read_scores
-from hemaseg.files import whole_file
+from hemaseg.studies.provenance import write_provenance
+from hemaseg.studies.runs import (
+    PlannedRun,
+    Report,
+    complete_run,
+    is_complete,
+    require_trainable,
+)
 
 Progress = Callable[[str, float, int], None]
 """Called with what is being done, and how many runs (parts of runs count) are done and to do."""
@@ -220,7 +225,12 @@ def run_study(study: Study, progress: Progress | None = None) -> Comparison:
         num_bootstrap=settings.num_bootstrap,
         higher_is_better=_is_higher_better(settings.metric, None),
     )
-    write_comparison(comparison, study.folder, paper=paper_analysis(batches))
+    write_comparison(
+        comparison,
+        study.folder,
+        paper=paper_analysis(batches),
+        warning=study.split.warning,
+    )
     write_provenance(study.folder, cohort=study.cohort, split=study.split, config=study.config)
     return comparison
 
@@ -286,7 +296,7 @@ def gather(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
             tables[name].append(table)
     joined = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
     for name, table in joined.items():
-        _write_table(table, study.folder / f"{name}.csv")
+        write_table(table, study.folder / f"{name}.csv", warning=study.split.warning)
     return joined["scores"], joined["scores_batches"]
 
 
@@ -338,7 +348,7 @@ def compare_tables(
     direction = _is_higher_better(metric, higher_is_better)
     comparison = compare(scores, metric=metric, margin=margin, higher_is_better=direction)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_table(scores, joined)
+    write_table(scores, joined)
     write_comparison(comparison, folder)
     write_provenance(folder)
     return comparison
@@ -359,12 +369,6 @@ def _is_higher_better(metric: str, said: bool | None) -> bool:
             f"metric {metric}: {word} is better, found the opposite. Leave the option out."
         )
     return known
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a CSV, whole or not at all; undefined values become empty fields."""
-    with whole_file(path) as partial:
-        table.to_csv(partial, index=False, lineterminator="\n")
 
 
 def _require_same(asked: Section, path: Path) -> None:
