@@ -210,14 +210,11 @@ def test_from_scans_to_report(hemaseg: Verb, folder: Path) -> None:
     assert page.read_text() == text
 
 
-def test_compare_runs_a_study_and_goes_on(hemaseg: Verb, folder: Path) -> None:
-    first = hemaseg("compare", "study.toml", "-o", "study")
-    assert first.status == 0
-    assert "Verdict: " in first.out
-    weights = folder / "study" / "runs" / "a" / "fold-0_seed-0" / "weights.safetensors"
-    time_ns = weights.stat().st_mtime_ns
-    assert hemaseg("compare", "study.toml", "-o", "study").out == first.out
-    assert weights.stat().st_mtime_ns == time_ns
+def test_compare_runs_a_study(hemaseg: Verb, folder: Path) -> None:
+    ended = hemaseg("compare", "study.toml", "-o", "study")
+    assert (ended.status, ended.err) == (0, "")
+    assert "Verdict: " in ended.out
+    assert ended.out.endswith(f"Report: {Path('study/report.html')}\n")
     provenance = json.loads((folder / "study" / "provenance.json").read_text())
     assert provenance["command"] == "hemaseg compare study.toml -o study"
 
@@ -447,20 +444,20 @@ def test_a_table_that_was_edited_wrongly_is_refused(
 
 
 def test_names_may_have_blanks_and_any_letters(hemaseg: Verb, folder: Path) -> None:
-    place = folder / "Klinik für Ärzte (neu)" / "头 1"
+    place = folder / "Klinik f\u00fcr \u00c4rzte (neu)" / "\u5934 1"
     place.parent.mkdir()
     (folder / "scans").rename(place)
-    table = place.parent / "Fälle & Co.csv"
+    table = place.parent / "F\u00e4lle & Co.csv"
     assert hemaseg("index", place, "-o", table, "--modality", "CT").status == 0
     assert hemaseg("split", table, "-o", place.parent / "x y.json").status == 0
-    assert hemaseg("predict", "run", table, "-o", place.parent / "маски").status == 0
-    scores = place.parent / "résultats.csv"
-    assert hemaseg("evaluate", place.parent / "маски", table, "-o", scores).status == 0
-    named = ["--scores", f"Ä <b>&={scores}", "--scores", f"b={scores}"]
+    masks, scores = place.parent / "\u043c\u0430\u0441\u043a\u0438", place.parent / "r\u00e9s.csv"
+    assert hemaseg("predict", "run", table, "-o", masks).status == 0
+    assert hemaseg("evaluate", masks, table, "-o", scores).status == 0
+    named = ["--scores", f"\u00c4 <b>&={scores}", "--scores", f"b={scores}"]
     metric = ["--metric", "absolute_volume_error_ml"]
-    ended = hemaseg("compare", *named, *metric, "-o", place.parent / "Ü")
+    ended = hemaseg("compare", *named, *metric, "-o", place.parent / "\u00dc")
     assert ended.status == 0
-    assert "Ä &lt;b&gt;&amp;" in (place.parent / "Ü" / "report.html").read_text()
+    assert "\u00c4 &lt;b&gt;&amp;" in (place.parent / "\u00dc" / "report.html").read_text()
 
 
 def child(code: str, *arguments: str) -> list[str]:

@@ -211,6 +211,9 @@ class StudyConfig(Section):
     """Source, licence and caveats of the data; printed in the report."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     device: str = "auto"
+    num_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of PyTorch on a CPU; 0 leaves the choice to it. Small networks are quicker with 1, above
+    all on a busy machine, where threads wait for each other."""
     split: SplitConfig = SplitConfig()
     comparison: ComparisonConfig = ComparisonConfig()
     arms: Annotated[list[ArmConfig], Field(min_length=2)]

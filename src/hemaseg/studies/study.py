@@ -206,6 +206,10 @@ def run_study(study: Study, progress: Progress | None = None) -> Comparison:
         HemasegError: Whatever a run, its predictions or the comparison can refuse.
     """
     missing = [run for run in study.runs if not is_complete(run, study.split)]
+    if missing and study.config.num_threads:
+        import torch
+
+        torch.set_num_threads(study.config.num_threads)
     for number, run in enumerate(missing):
         complete_run(
             run,
