@@ -1,9 +1,14 @@
 """Fixtures that several test modules share."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Before anything loads PyTorch, and for child processes too: on a busy machine, threads that wait
+# for each other make small networks several times slower than one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A deadline would fail tests on a busy machine; without random seeds a failure can be replayed.
 settings.register_profile("hemaseg", deadline=None, derandomize=True)

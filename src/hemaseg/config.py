@@ -212,8 +212,8 @@ class StudyConfig(Section):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     device: str = "auto"
     num_threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of PyTorch on a CPU; 0 leaves the choice to it. Small networks are quicker with 1, above
-    all on a busy machine, where threads wait for each other."""
+    """Threads of PyTorch on a CPU; 0 leaves the choice to it. Small networks are quicker with 1,
+    above all on a busy machine, where threads wait for each other."""
     split: SplitConfig = SplitConfig()
     comparison: ComparisonConfig = ComparisonConfig()
     arms: Annotated[list[ArmConfig], Field(min_length=2)]
@@ -285,9 +285,11 @@ def _explain(item: Any, kind: type[Section]) -> str:
         return f'key "{key}" is unknown, {hint}'
     if item["type"] == "missing":
         return f'key "{key}" is missing'
-    found = item["input"] if not isinstance(item["input"], dict) else "this table"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{key} is {found!r}: {message[0].lower() + message[1:]}"
+    message = message[0].lower() + message[1:]
+    if isinstance(item["input"], dict):
+        return f"{key}: {message}" if item["loc"] else message
+    return f"{key} is {item['input']!r}: {message}"
 
 
 def _known_keys(kind: type[Section], location: tuple[str | int, ...]) -> list[str]:

@@ -34,6 +34,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.umask(mask)
         partial.chmod(0o666 & ~mask)
         partial.replace(path)
+    except OSError as error:
+        # A full disk names no file, and nobody knows the temporary one.
+        if error.filename in (None, name):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

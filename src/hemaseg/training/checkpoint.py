@@ -135,8 +135,14 @@ def save_model(
     weights = {
         key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
     }
-    with whole_file(folder / WEIGHTS) as partial:
-        save_file(weights, partial)
+    try:
+        with whole_file(folder / WEIGHTS) as partial:
+            save_file(weights, partial)
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: cannot be written ({error}). Check that the folder may be "
+            "written to and has space."
+        ) from error
     record = ModelRecord(
         model=model,
         image_size=image_size,
