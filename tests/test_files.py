@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hemaseg.files import file_sha256, whole_file, write_text
+from hemaseg.files import file_sha256, natural, whole_file, write_text
 
 
 def test_an_error_leaves_the_old_content_and_no_rest(tmp_path: Path) -> None:
@@ -40,3 +42,15 @@ def test_file_is_readable_like_any_other(tmp_path: Path) -> None:
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "abc")
     assert file_sha256(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1))
+def test_natural_order_is_numeric(numbers: list[int]) -> None:
+    names = [f"P{number}_x" for number in numbers]
+    assert sorted(names, key=natural) == [f"P{number}_x" for number in sorted(numbers)]
+
+
+@given(st.text(), st.text())
+def test_natural_order_is_total(first: str, second: str) -> None:
+    assert (natural(first) == natural(second)) == (first == second)
+    assert (natural(first) < natural(second)) == (not natural(second) <= natural(first))

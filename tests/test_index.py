@@ -14,7 +14,8 @@ from hemaseg.cohorts.index import index_folder, index_table
 from hemaseg.cohorts.split import parts, split_folds
 from hemaseg.cohorts.table import read_case
 from hemaseg.errors import CohortError, ConfigError
-from hemaseg.scans.images import content_sha256, read_scan
+from hemaseg.scans.images import read_scan
+from hemaseg.scans.scan import content_sha256
 
 MASK = np.array([[0, 0, 0], [0, 255, 255]], dtype=np.uint8)
 
@@ -349,3 +350,12 @@ def test_real_ct(real_data: Path) -> None:
     assert len(cohort.subjects) == 95
     assert len(cohort.images) == 2772
     assert len(cohort.marked().images) == sum(image.has_lesion for image in cohort.images) == 570
+
+
+def test_pictures_of_several_pages_are_refused(tmp_path: Path) -> None:
+    path = picture(tmp_path / "P/a_1.tif", 2)
+    page = Image.fromarray(MASK)
+    page.save(path, save_all=True, append_images=[page, page])
+    picture(tmp_path / "P/a_1_mask.png", MASK)
+    (line,) = refusal(tmp_path)
+    assert line.startswith(f"{path}: 3 pages, expected 1 picture for each row of a cohort. ")

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from hemaseg.cohorts.index import index_folder
@@ -18,7 +16,6 @@ from hemaseg.cohorts.table import (
     CaseImage,
     Cohort,
     conflicts,
-    natural,
     read_case,
     read_cohort,
     write_cohort,
@@ -74,18 +71,6 @@ def test_marked_is_not_the_same_as_having_a_lesion() -> None:
 def test_ids_name_subject_scan_and_slice() -> None:
     assert case(slice=12).id == "P1/ct/12"
     assert case(slice=None).id == "P1/ct/"
-
-
-@given(st.lists(st.integers(0, 10**6), min_size=1))
-def test_natural_order_is_numeric(numbers: list[int]) -> None:
-    names = [f"P{number}_x" for number in numbers]
-    assert sorted(names, key=natural) == [f"P{number}_x" for number in sorted(numbers)]
-
-
-@given(st.text(), st.text())
-def test_natural_order_is_total(first: str, second: str) -> None:
-    assert (natural(first) == natural(second)) == (first == second)
-    assert (natural(first) < natural(second)) == (not natural(second) <= natural(first))
 
 
 def test_images_are_ordered_by_subject_scan_and_slice() -> None:
@@ -283,3 +268,10 @@ def test_files_that_changed_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "P1" / "1.png")
     with pytest.raises(CohortError, match=rf"1\.png: hash [0-9a-f]+, expected {image.sha256}"):
         read_case(image)
+
+
+def test_a_cohort_has_a_modality_if_all_its_images_do() -> None:
+    other = case(subject="P2", modality="MRI")
+    assert Cohort((case(),)).modality == "CT"
+    assert Cohort((case(), other)).modality == ""
+    assert Cohort((case(), replace(other, modality=""))).modality == ""

@@ -25,7 +25,15 @@ class ConfigError(HemasegError):
 
 
 class ScanError(HemasegError):
-    """An image or mask file cannot be read, or its geometry cannot be used."""
+    """An image or mask file cannot be read, or its geometry cannot be used.
+
+    Attributes:
+        kind: What is wrong, in one word: a key of `hemaseg.scans.screening.KINDS`.
+    """
+
+    def __init__(self, message: str, *, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class CohortError(HemasegError):

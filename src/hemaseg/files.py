@@ -1,7 +1,8 @@
-"""Files written whole or not at all, and their hashes."""
+"""Files written whole or not at all, their hashes, and the order of their names."""
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,3 +54,14 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def natural(text: str) -> tuple[tuple[str | int, ...], str]:
+    """Sorting key under which numbers in names come in numeric order.
+
+    Example:
+        >>> sorted(["p10", "p9", "P1"], key=natural)
+        ['P1', 'p9', 'p10']
+    """
+    parts = re.split("([0-9]+)", text.casefold())
+    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), text

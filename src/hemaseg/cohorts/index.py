@@ -17,7 +17,9 @@ from hemaseg.cohorts.layouts import find_layout, modality_of, place_of
 from hemaseg.cohorts.rows import Row, raise_problems, read_rows
 from hemaseg.cohorts.table import MODALITIES, CaseImage, Cohort, conflicts
 from hemaseg.errors import CohortError, ConfigError, ScanError
-from hemaseg.scans.images import Scan, as_mask, content_sha256, is_nifti, read_scan, stem
+from hemaseg.scans.images import read_scan, stem
+from hemaseg.scans.nifti import is_nifti
+from hemaseg.scans.scan import Scan, as_mask, content_sha256
 
 Progress = Callable[[int, int], None]
 """Called with the numbers of images done and to do."""
@@ -208,7 +210,12 @@ def _read_all(
 
 def _read(found: _Found, unmarked_as_negative: bool) -> _Read:
     scan = read_scan(found.image)
-    spacing_mm, voxel_ml = scan.spacing_mm, scan.voxel_ml
+    if scan.affine is None and (num_pages := len(scan.voxels)) > 1:
+        raise CohortError(
+            f"{found.image}: {num_pages} pages, expected 1 picture for each row of a cohort. "
+            "Save each slice as a file of its own"
+        )
+    spacing_mm, voxel_ml = scan.spacing_mm, float(scan.voxel_ml[0])
     if spacing_mm is None and found.spacing_mm is not None:
         spacing_mm, voxel_ml = found.spacing_mm, math.prod(found.spacing_mm) / 1000
     lesion_pixels, mask_value = (0 if unmarked_as_negative else None), None

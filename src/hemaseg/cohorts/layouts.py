@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemaseg.cohorts.table import natural
 from hemaseg.errors import CohortError
-from hemaseg.scans.images import NIFTI_SUFFIXES, PICTURE_SUFFIXES, is_nifti, is_picture, stem
+from hemaseg.files import natural
+from hemaseg.scans.images import stem
+from hemaseg.scans.nifti import NIFTI_SUFFIXES, is_nifti
+from hemaseg.scans.pictures import PICTURE_SUFFIXES, is_picture
 
 LAYOUTS = """Understood are
   a folder per patient, or one folder, with NAME.png and NAME_mask.png (also _seg, _label);

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hemaseg.cohorts.table import Cohort, natural
+from hemaseg.cohorts.table import Cohort
 from hemaseg.errors import SplitError
-from hemaseg.files import write_text
+from hemaseg.files import natural, write_text
 
 Method = Literal["holdout", "folds", "site", "slices"]
 Unit = Literal["subject", "slice"]

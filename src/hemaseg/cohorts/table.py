@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from hemaseg.cohorts.rows import Row, raise_problems, read_rows
 from hemaseg.errors import CohortError
-from hemaseg.files import write_text
-from hemaseg.scans.images import Scan, content_sha256, read_mask, read_scan
+from hemaseg.files import natural, write_text
+from hemaseg.scans.images import read_mask, read_scan
+from hemaseg.scans.scan import Scan, content_sha256
 
 MODALITIES = ("CT", "MRI")
 COLUMNS = (
@@ -120,6 +121,12 @@ class Cohort:
         rows = sorted(f"{image.id}\t{image.sha256}\t{image.lesion_pixels}" for image in self.images)
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
+    @property
+    def modality(self) -> str:
+        """`CT` or `MRI` if all images are; empty if they are mixed or one is unknown."""
+        found = {image.modality for image in self.images}
+        return found.pop() if len(found) == 1 else ""
+
     def of_subject(self, subject: str) -> tuple[CaseImage, ...]:
         """The images of one subject, in order."""
         return self.select([subject]).images
@@ -147,17 +154,6 @@ class Cohort:
     def marked(self) -> "Cohort":
         """The images that have a reference."""
         return Cohort(tuple(image for image in self.images if image.is_marked))
-
-
-def natural(text: str) -> tuple[tuple[str | int, ...], str]:
-    """Sorting key under which numbers in names come in numeric order.
-
-    Example:
-        >>> sorted(["p10", "p9", "P1"], key=natural)
-        ['P1', 'p9', 'p10']
-    """
-    parts = re.split("([0-9]+)", text.casefold())
-    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), text
 
 
 def conflicts(images: Iterable[CaseImage]) -> list[str]:
@@ -241,6 +237,16 @@ def _fields(image: CaseImage, folder: Path) -> list[object]:
         *(image.num_rows, image.num_columns, image.num_slices),
         *(row_mm, column_mm, slice_mm, image.lesion_pixels, lesion_ml, image.sha256),
     ]
+
+
+def is_cohort(path: Path) -> bool:
+    """Whether a CSV file names its columns as a cohort does, rightly or wrongly."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            columns = file.readline(2**12).strip().split(",")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return path.suffix.lower() == ".csv" and "image" in columns and len(columns) > len(COLUMNS) / 2
 
 
 def read_cohort(path: Path) -> Cohort:

@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemaseg.cohorts.table import CaseImage, Cohort, natural
+from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.errors import EvaluationError
+from hemaseg.files import natural
 from hemaseg.prediction.paths import prediction_paths
-from hemaseg.scans.images import is_nifti, is_picture, stem
+from hemaseg.scans.images import stem
+from hemaseg.scans.nifti import is_nifti
+from hemaseg.scans.pictures import is_picture
 
 MAX_LISTED = 50
 """So many problems are listed in an error; the others are counted."""

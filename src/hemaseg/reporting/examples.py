@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from hemaseg.errors import ComparisonError
 from hemaseg.reporting.study_folder import REMEDY, StudyFolder, read_table, run_path
-from hemaseg.scans.images import Scan, read_mask, read_scan
+from hemaseg.scans.images import read_mask, read_scan
+from hemaseg.scans.scan import Scan
 
 
 @dataclass(frozen=True)

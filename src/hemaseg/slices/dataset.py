@@ -17,11 +17,9 @@ from torch.nn import functional
 from hemaseg.cohorts.table import CaseImage, Cohort, read_case
 from hemaseg.config import IntensityConfig, Recipe
 from hemaseg.errors import CohortError, ScanError
-from hemaseg.scans.images import Scan
+from hemaseg.scans.plausibility import non_axial
+from hemaseg.scans.scan import Scan
 from hemaseg.slices.intensity import intensity_range
-
-MAX_PIXEL_ASPECT = 1.5
-"""Longer over shorter side of a pixel beyond which a slice is refused."""
 
 
 @dataclass(frozen=True)
@@ -136,24 +134,9 @@ def scaled_images(cohort: Cohort, config: IntensityConfig) -> Iterator[ScaledIma
             everything, cases[0].modality, config, name=f"scan {name} of subject {subject}"
         )
         for case, (scan, mask) in zip(cases, read, strict=True):
-            _require_square_pixels(case)
+            if case.spacing_mm is not None and (reason := non_axial(case.spacing_mm)):
+                raise ScanError(f"{case.image}: {reason}", kind="non-axial")
             yield ScaledImage(case, scan, scale.scale(scan.voxels), mask)
-
-
-def _require_square_pixels(case: CaseImage) -> None:
-    """Refuse slices that resampling by pixels would show squeezed, such as those of sagittal scans.
-
-    Raises:
-        ScanError: The pixels are more than half as long again as they are wide.
-    """
-    if case.spacing_mm is None:
-        return
-    _, row_mm, column_mm = case.spacing_mm
-    if max(row_mm, column_mm) > MAX_PIXEL_ASPECT * min(row_mm, column_mm):
-        raise ScanError(
-            f"{case.image}: axial pixels of {row_mm:g} x {column_mm:g} mm, expected nearly square "
-            f"ones (at most {MAX_PIXEL_ASPECT} to 1). Resample the scan, or take an axial one."
-        )
 
 
 def load_slices(

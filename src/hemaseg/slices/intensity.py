@@ -60,8 +60,8 @@ def intensity_range(
         else:
             raise ConfigError(
                 f"{name}: modality unknown and values not 8-bit ({voxels.dtype}), so "
-                'intensity.method "auto" cannot choose. Index the cohort with --modality CT or '
-                'MRI, or set intensity.method to "window" or "robust".'
+                'intensity.method "auto" cannot choose. Say --modality CT or MRI (a cohort: when '
+                'indexing it), or set intensity.method to "window" or "robust".'
             )
     if method == "as_is":
         if voxels.dtype != np.uint8:
