@@ -1,0 +1,193 @@
+"""Mask files of any tool to a table of measurements. What each number is: `docs/metrics.md`."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hemaseg.errors import ScanError
+from hemaseg.metrics.measurement import MEASUREMENT_COLUMNS, measure, measurement_columns
+from hemaseg.scans.folders import files_below
+from hemaseg.scans.images import read_scan, stem
+from hemaseg.scans.nifti import is_nifti
+from hemaseg.scans.pictures import is_picture, read_stack
+from hemaseg.scans.scan import Scan, as_mask
+from hemaseg.scans.screening import ReadOptions, Screen, kinds_of, reading
+
+COLUMNS = ("name", "file", *MEASUREMENT_COLUMNS, "findings")
+"""Of the table of measurements."""
+
+_ENDING = "(mask|seg|dseg|label|roi)"
+# `NAME_mask.nii.gz`, `NAME_seg.dcm`, `mask.nii.gz`, and the names of BIDS derivatives.
+_IS_MASK_NAME = re.compile(f"(.*[-_. ])?{_ENDING}", re.IGNORECASE)
+_NUMBERED = re.compile(f"(.*?)[-_. ]*[0-9]{{1,9}}([-_. ]{_ENDING})?", re.IGNORECASE)
+# A scaled 1 can read as 0.99999997; labels are whole numbers.
+_LABEL_TOLERANCE = 1e-3
+# "DICM" follows 128 bytes of anything; the SOP class comes within the next few elements.
+_PREAMBLE, _HEAD = 128, 256
+# Segmentation Storage and Label Map Segmentation Storage.
+_SEG_CLASSES = (b"1.2.840.10008.5.1.4.1.1.66.4", b"1.2.840.10008.5.1.4.1.1.66.7")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The measurements of some masks.
+
+    Attributes:
+        rows: One per mask that could be read, with the keys `COLUMNS`. The `file` of a stack of
+            pictures is its first one.
+        failures: One per mask that could not, and per folder without any.
+    """
+
+    rows: tuple[dict[str, object], ...]
+    failures: tuple[ScanError, ...]
+
+    def to_csv(self) -> str:
+        """The rows as a CSV table; what is undefined is an empty field."""
+        return pd.DataFrame(self.rows, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """A mask that was found: one file, or the pictures of a stack in order."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+def measure_files(
+    paths: Iterable[Path],
+    options: ReadOptions,
+    *,
+    label: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measured:
+    """Measure masks; one that cannot be read does not stop the others.
+
+    Args:
+        paths: NIfTI, PNG, TIFF or DICOM SEG files, or folders of them. In a folder, hidden files
+            and those of other kinds are left aside; and where some files or their folders are
+            called `mask`, `seg`, `dseg`, `label` or `roi`, or end so, all others are. Pictures
+            in one folder whose names differ by a number are the slices of one mask.
+        options: How files are read.
+        label: Which label of a map of labels, or segment of a DICOM SEG. None for masks of two
+            values; several labels or segments are then refused.
+        progress: Called with the numbers of masks done and to do.
+
+    Raises:
+        ValueError: The label is below 1.
+    """
+    if label is not None and label < 1:
+        raise ValueError(f"label is {label}, expected 1 or more; 0 is the background")
+    rows, failures = [], []
+    masks: dict[_Mask, None] = {}  # Each once, also where a folder and a file in it are named.
+    for path in paths:
+        try:
+            masks |= dict.fromkeys(_masks(path, options))
+        except ScanError as error:
+            failures.append(error)
+    for num_done, mask in enumerate(masks, start=1):
+        try:
+            rows.append(_row(mask, _read(mask.files, options, label)))
+        except ScanError as error:
+            failures.append(error)
+        if progress is not None:
+            progress(num_done, len(masks))
+    return Measured(tuple(rows), tuple(failures))
+
+
+def _masks(path: Path, options: ReadOptions) -> list[_Mask]:
+    """The file at a path, or the masks in a folder in natural order.
+
+    Raises:
+        ScanError: A folder without any, or one that cannot be read.
+    """
+    if not path.is_dir():
+        return [_Mask(stem(path), (path,))]
+    screen = Screen(str(path), options)
+    inside = files_below(path, screen)
+    images = [f for f in inside if is_nifti(f) or is_picture(f) or _is_segmentation(f)]
+    if not images:
+        raise screen.error(
+            "empty-folder",
+            f"0 masks among {len(inside)} files, expected NIfTI, PNG, TIFF or DICOM SEG files. "
+            "Give the folder that holds them.",
+        )
+    stacks: defaultdict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for file in [f for f in images if _is_called_mask(f)] or images:
+        number = _NUMBERED.fullmatch(file.stem) if is_picture(file) else None
+        stacks[file.parent, number[1] if number else file.name].append(file)
+    return [
+        _Mask(stem(files[0]) if len(files) == 1 else beginning or folder.name, tuple(files))
+        for (folder, beginning), files in stacks.items()
+    ]
+
+
+def _is_called_mask(file: Path) -> bool:
+    return any(_IS_MASK_NAME.fullmatch(name) for name in (stem(file), file.parent.name))
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD)
+
+
+def _is_dicom(head: bytes) -> bool:
+    return head[_PREAMBLE:].startswith(b"DICM")
+
+
+def _is_segmentation(path: Path) -> bool:
+    try:
+        head = _head(path)
+    except OSError:
+        return False
+    return _is_dicom(head) and any(name in head for name in _SEG_CLASSES)
+
+
+def _read(files: tuple[Path, ...], options: ReadOptions, label: int | None) -> Scan:
+    """A mask, or one label of it."""
+    screen = Screen(str(files[0]), options)
+    with reading(files[0], screen):
+        is_dicom = _is_dicom(_head(files[0]))
+    if len(files) > 1:
+        scan = read_stack(files, options)
+    elif is_dicom:
+        # pydicom is slow to load, and most masks are no DICOM files.
+        from hemaseg.scans.dicom_seg import read_seg
+
+        return read_seg(files[0], options, segment=label)
+    else:
+        scan = read_scan(files[0], options)
+    return as_mask(scan) if label is None else _labelled(scan, label, screen)
+
+
+def _labelled(scan: Scan, label: int, screen: Screen) -> Scan:
+    """The voxels of one label as a mask."""
+    labels = scan.voxels
+    if labels.dtype.kind == "f":
+        labels = np.rint(scan.voxels)
+        between = scan.voxels[np.abs(scan.voxels - labels) > _LABEL_TOLERANCE]
+        if between.size:
+            raise screen.error(
+                "not-a-mask",
+                f"{between.size} voxels such as {between[0]:.6g}, expected whole numbers in a map "
+                "of labels. Give a map that is neither a probability nor smoothed.",
+            )
+    mask = labels == label
+    if not mask.any():
+        screen.report("label-absent", f"no voxel has the label {label}; the mask is empty")
+    return replace(scan, voxels=mask, findings=(*scan.findings, *screen.findings))
+
+
+def _row(mask: _Mask, scan: Scan) -> dict[str, object]:
+    measurement = measure(scan.voxels, scan.affine, scan.slice_coordinates)
+    return {
+        "name": mask.name,
+        "file": str(mask.files[0]),
+        **measurement_columns(measurement),
+        "findings": ";".join(kinds_of(scan.findings)),
+    }
