@@ -1,10 +1,13 @@
 """Fixtures that several test modules share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from command_line import Ended, Verb
 
 # Before anything loads PyTorch, and for child processes too: on a busy machine, threads that wait
 # for each other make small networks several times slower than one thread.
@@ -24,3 +27,21 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"real scans not found at {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture
+def hemaseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verb:
+    """The entry point, called with arguments as a shell would."""
+    from hemaseg.cli import main
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["hemaseg", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return Ended(status, captured.out, captured.err)
+
+    return run

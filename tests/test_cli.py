@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -18,7 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from command_line import Verb, child, files
 from hemaseg import cli
+from hemaseg.cli import program
 from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.split import split_holdout, write_split
 from hemaseg.cohorts.table import write_cohort
@@ -47,32 +47,6 @@ arms = [
     { name = "b", model = "dr_unet", recipe = "recipe.toml", options = { base_width = 4 } },
 ]
 """
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a verb ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-Verb = Callable[..., Ended]
-
-
-@pytest.fixture
-def hemaseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verb:
-    """The entry point, called with arguments as a shell would."""
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["hemaseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +88,6 @@ def folder(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     shutil.copytree(original, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_readme_and_help_name_the_same_verbs(hemaseg: Verb) -> None:
@@ -187,7 +153,16 @@ def test_from_scans_to_report(hemaseg: Verb, folder: Path) -> None:
     train = ["train", "new/cohort.csv", "--split", "new/split.json", "--recipe", "recipe.toml"]
     ended = hemaseg(*train, "--model", "dr_unet", "-o", "new/run", "--device", "cpu")
     assert ended.out.startswith("new/run: best epoch 1 of 1, validation Dice per subject ")
-    predict = ["predict", "new/run", "new/cohort.csv", "-o", "new/masks", "--device", "cpu"]
+    predict = [
+        "predict",
+        "new/cohort.csv",
+        "--model",
+        "new/run",
+        "-o",
+        "new/masks",
+        "--device",
+        "cpu",
+    ]
     assert "expected " in hemaseg(*predict, "--split", "split.json").err  # Another split leaks.
     assert not Path("new/masks").exists()
     ended = hemaseg(*predict, "--split", "new/split.json")
@@ -259,9 +234,9 @@ SCORES = "compare --scores a=one.csv --scores b=two.csv -o new"
         (TRAIN.replace("split.json", "cohort.csv"), "cohort.csv: not a split"),
         (TRAIN.replace("recipe.toml", "nowhere.toml"), "nowhere.toml: no such file"),
         (TRAIN.replace("recipe.toml", "split.json"), "split.json: not valid TOML"),
-        ("predict nowhere cohort.csv -o new", "nowhere: no such folder"),
-        ("predict empty cohort.csv -o new", "model.json: no such file"),
-        ("predict recipe.toml cohort.csv -o new", "recipe.toml: no such folder"),
+        ("predict cohort.csv --model nowhere -o new", "nowhere: no such folder"),
+        ("predict cohort.csv --model empty -o new", "model.json: no such file"),
+        ("predict cohort.csv --model recipe.toml -o new", "recipe.toml: no such folder"),
         ("evaluate nowhere scans -o new.csv", "nowhere: found nothing"),
         ("evaluate scans nowhere -o new.csv", "nowhere: found nothing"),
         ("evaluate empty cohort.csv -o new.csv", "empty: 0 predictions, expected 12"),
@@ -317,7 +292,7 @@ SCORES = "compare --scores a=one.csv --scores b=two.csv -o new"
         ("index scans -o recipe.toml/new.csv", "recipe.toml: is a file, expected a folder"),
         ("split cohort.csv -o split.json", "split.json: exists"),
         (f"{TRAIN}/../recipe.toml".replace("new/../", ""), "recipe.toml: is a file"),
-        ("predict run cohort.csv -o recipe.toml", "recipe.toml: is a file"),
+        ("predict cohort.csv --model run -o recipe.toml", "recipe.toml: is a file"),
         ("evaluate scans scans -o one.csv", "one.csv: exists"),
         ("evaluate scans scans -o new.txt", "new.txt: expected a name that ends in .csv"),
         ("compare study.toml -o recipe.toml", "recipe.toml: is a file"),
@@ -346,7 +321,7 @@ def test_force_replaces_what_exists(hemaseg: Verb, folder: Path) -> None:
         ["index", "scans", "-o", "old.csv"],
         ["split", "cohort.csv", "-o", "old.json"],
         ["evaluate", "scans", "scans", "-o", "one.csv"],
-        ["predict", "run", "cohort.csv", "-o", "masks"],
+        ["predict", "cohort.csv", "--model", "run", "-o", "masks"],
     ):
         if arguments[0] == "predict":
             assert hemaseg(*arguments).status == 0
@@ -410,13 +385,13 @@ def test_a_damaged_picture_is_named(hemaseg: Verb, folder: Path) -> None:
 def test_scans_that_moved_or_changed_are_noticed(hemaseg: Verb, folder: Path) -> None:
     head = folder / "scans" / "A_001" / "A_001.nii.gz"
     shutil.copy(folder / "scans" / "A_003" / "A_003.nii.gz", head)
-    ended = hemaseg("predict", "run", "cohort.csv", "-o", "new")
+    ended = hemaseg("predict", "cohort.csv", "--model", "run", "-o", "new")
     assert ended.status == 2
     assert "A_001.nii.gz: hash " in ended.err
     assert "index the folder again" in ended.err
     assert not (folder / "new" / "predictions.csv").exists()
     (folder / "scans").rename(folder / "elsewhere")
-    ended = hemaseg("predict", "run", "cohort.csv", "-o", "new")
+    ended = hemaseg("predict", "cohort.csv", "--model", "run", "-o", "new")
     assert ended.status == 2
     assert "cohort.csv: 24 problems" in ended.err
 
@@ -451,19 +426,13 @@ def test_names_may_have_blanks_and_any_letters(hemaseg: Verb, folder: Path) -> N
     assert hemaseg("index", place, "-o", table, "--modality", "CT").status == 0
     assert hemaseg("split", table, "-o", place.parent / "x y.json").status == 0
     masks, scores = place.parent / "\u043c\u0430\u0441\u043a\u0438", place.parent / "r\u00e9s.csv"
-    assert hemaseg("predict", "run", table, "-o", masks).status == 0
+    assert hemaseg("predict", table, "--model", "run", "-o", masks).status == 0
     assert hemaseg("evaluate", masks, table, "-o", scores).status == 0
     named = ["--scores", f"\u00c4 <b>&={scores}", "--scores", f"b={scores}"]
     metric = ["--metric", "absolute_volume_error_ml"]
     ended = hemaseg("compare", *named, *metric, "-o", place.parent / "\u00dc")
     assert ended.status == 0
     assert "\u00c4 &lt;b&gt;&amp;" in (place.parent / "\u00dc" / "report.html").read_text()
-
-
-def child(code: str, *arguments: str) -> list[str]:
-    """A command that runs the entry point in a process of its own, after some code."""
-    start = f"import sys\n{code}\nfrom hemaseg.cli import main\nmain()"
-    return [sys.executable, "-c", start, *arguments]
 
 
 @pytest.mark.parametrize("is_subject", [True, False])
@@ -548,7 +517,7 @@ def test_a_log_gets_a_line_of_progress_now_and_then(
     hemaseg: Verb, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert hemaseg("index", "scans", "-o", "1.csv").err == ""
-    monkeypatch.setattr(cli, "LOG_EVERY_S", 0.0)
+    monkeypatch.setattr(program, "LOG_EVERY_S", 0.0)
     lines = hemaseg("index", "scans", "-o", "2.csv").err.splitlines()
     assert lines == [f"reading ({number / 12:.0%})" for number in range(1, 13)]
 

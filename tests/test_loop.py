@@ -11,7 +11,7 @@ from hemaseg.slices.dataset import SliceName, SliceSet
 from hemaseg.training import loop
 from hemaseg.training.checkpoint import MODEL, RUN, WEIGHTS, RunRecord, load_model, read_record
 
-ORIGIN = loop.DataOrigin(cohort_sha256="c", split_sha256="s", fold=1)
+ORIGIN = loop.DataOrigin(cohort_sha256="c", split_sha256="s", fold=1, modality="CT")
 
 
 def discs(num_subjects: int, seed: int, num_slices: int = 4) -> SliceSet:
@@ -59,7 +59,8 @@ def test_run_folder_is_complete_and_says_what_was_done(tmp_path: Path) -> None:
     assert (record.num_training_subjects, record.num_training_slices) == (6, 24)
     # Without negative slices in training, validation is on slices with a lesion too.
     assert (record.num_validation_subjects, record.num_validation_slices) == (3, 9)
-    assert record.fold == 1
+    assert (record.fold, record.modality) == (1, "CT")
+    assert load_model(tmp_path)[1].modality == "CT"
     assert read_config(tmp_path / "config.toml", RunConfig) == config()
     table = pd.read_csv(tmp_path / "training.csv")
     assert list(table.columns) == list(loop.Epoch.__dataclass_fields__)

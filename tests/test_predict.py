@@ -19,7 +19,7 @@ from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.scans.phantoms import write_phantoms
 from hemaseg.slices.dataset import load_slices
 from hemaseg.training import loop
-from hemaseg.training.checkpoint import save_model
+from hemaseg.training.checkpoint import load_model, save_model
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
 
@@ -158,3 +158,17 @@ def test_slices_of_sagittal_scans_are_refused_not_squeezed(
     cohort = index_folder(tmp_path / "p", modality="MRI")
     with pytest.raises(ScanError, match=r"axial pixels of 1 x 5 mm, expected nearly square"):
         predict_cohort(run_folder, cohort, tmp_path / "masks", device="cpu")
+
+
+def test_the_number_of_threads_changes_no_bit(run_folder: Path) -> None:
+    network, _ = load_model(run_folder)
+    voxels = np.random.default_rng(0).random((5, 40, 40)).astype(np.float32)
+    before = torch.get_num_threads()
+    one = probabilities(network, voxels, 32)
+    try:
+        torch.set_num_threads(3)
+        three = probabilities(network, voxels, 32)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(three, one)

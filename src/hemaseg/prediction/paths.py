@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hemaseg.cohorts.table import CaseImage
 from hemaseg.errors import CohortError
-from hemaseg.scans.images import is_nifti, stem
+from hemaseg.scans.images import stem
+from hemaseg.scans.nifti import is_nifti
 
 
 def prediction_path(folder: Path, image: CaseImage) -> Path:

@@ -145,7 +145,9 @@ def _train(run: PlannedRun, selected: Parts, split: Split, report: Report) -> No
         training,
         validation,
         run.folder,
-        origin=loop.DataOrigin(split.cohort_sha256, split.sha256, run.fold),
+        origin=loop.DataOrigin(
+            split.cohort_sha256, split.sha256, run.fold, selected.train.modality
+        ),
         progress=lambda step: report(
             step.describe(), (step.epoch - 1 + step.step / step.num_steps) / step.num_epochs
         ),

@@ -38,6 +38,8 @@ class ModelRecord(Section):
     intensity: IntensityConfig
     threshold: float
     """Probability from which a pixel belongs to the mask."""
+    modality: str = ""
+    """`CT` or `MRI` if all training scans were; empty if they were mixed or unknown."""
     weights_sha256: str
 
 
@@ -65,6 +67,7 @@ class RunRecord(Section):
     cohort_sha256: str
     split_sha256: str
     fold: int
+    modality: str = ""
     num_training_subjects: int
     num_training_slices: int
     num_training_lesion_slices: int
@@ -130,6 +133,7 @@ def save_model(
     image_size: int,
     intensity: IntensityConfig,
     threshold: float,
+    modality: str = "",
 ) -> None:
     """Write weights and `model.json`; each file whole or not at all, the record last."""
     weights = {
@@ -148,6 +152,7 @@ def save_model(
         image_size=image_size,
         intensity=intensity,
         threshold=threshold,
+        modality=modality,
         weights_sha256=file_sha256(folder / WEIGHTS),
     )
     write_record(record, folder / MODEL)
@@ -174,9 +179,10 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
             f"{path}: SHA-256 {found[:16]}..., expected {record.weights_sha256[:16]}... as written "
             f"in {MODEL}. The weights are damaged or of another run; restore or train again."
         )
-    network = build_model(record.model.name, record.model.options)
+    with torch.device("meta"):  # Without values, which would be drawn at random, and replaced.
+        network = build_model(record.model.name, record.model.options)
     try:
-        network.load_state_dict(load_file(path), strict=True)
+        network.load_state_dict(load_file(path), strict=True, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: weights do not fit model {record.model.name} with options "

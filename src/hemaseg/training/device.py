@@ -62,19 +62,20 @@ def memory_format(device: torch.device) -> torch.memory_format:
 def deterministic(is_on: bool) -> Iterator[None]:
     """PyTorch's deterministic algorithms on within the block; the former state comes back."""
     before = (
-        torch.are_deterministic_algorithms_enabled(),
+        torch.get_deterministic_debug_mode(),
         torch.backends.cudnn.deterministic,
         torch.backends.cudnn.benchmark,
     )
     # cuBLAS repeats only with a fixed workspace; it reads this variable once, at its first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(is_on)
+    # Not use_deterministic_algorithms, which loads PyTorch's compiler: two seconds.
+    torch.set_deterministic_debug_mode("error" if is_on else "default")
     torch.backends.cudnn.deterministic = is_on
     torch.backends.cudnn.benchmark = not is_on
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        torch.set_deterministic_debug_mode(before[0])
         torch.backends.cudnn.deterministic = before[1]
         torch.backends.cudnn.benchmark = before[2]
 
@@ -103,3 +104,12 @@ def peak_memory_mib(device: torch.device) -> float | None:
         match = re.search(r"VmHWM:\s+(\d+) kB", status)
         return int(match[1]) / 1024 if match else None
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is used up, of the machine or of the device."""
+    # The allocators of CPU and MPS, and cuDNN, raise plain RuntimeErrors; only the text tells.
+    texts = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )

@@ -38,6 +38,7 @@ from hemaseg.training.device import (
     choose_device,
     choose_precision,
     deterministic,
+    is_out_of_memory,
     memory_format,
     peak_memory_mib,
     reset_peak_memory,
@@ -50,11 +51,19 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class DataOrigin:
-    """Where training and validation slices came from; stored in `run.json`."""
+    """Where training and validation slices came from; stored in `run.json`.
+
+    Attributes:
+        cohort_sha256: Of `cohort.csv`.
+        split_sha256: Of `split.json`.
+        fold: From 0.
+        modality: Of all training scans, empty if mixed or unknown; stored with the weights too.
+    """
 
     cohort_sha256: str
     split_sha256: str
     fold: int
+    modality: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,13 +183,15 @@ def train(
     done: list[Epoch] = []
     try:
         with deterministic(recipe.training.is_deterministic):
-            _run_epochs(config, training, validation, folder, device, precision, done, progress)
+            _run_epochs(
+                config, training, validation, folder, origin, device, precision, done, progress
+            )
     except KeyboardInterrupt:
         kept = "weights of the best epoch kept" if done else "no epoch was finished, so no weights"
         finish("interrupted", f"stopped by the user; {kept}", done)
         raise
     except Exception as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             finish("failed", str(error), done)
             raise
         batch = recipe.training.batch_size
@@ -199,6 +210,7 @@ def _run_epochs(
     training: SliceSet,
     validation: SliceSet,
     folder: Path,
+    origin: DataOrigin,
     device: torch.device,
     precision: Precision,
     done: list[Epoch],
@@ -272,6 +284,7 @@ def _run_epochs(
                     image_size=recipe.slices.image_size,
                     intensity=recipe.intensity,
                     threshold=THRESHOLD,
+                    modality=origin.modality,
                 )
             done.append(row)
             table.writerow({k: "" if v != v else v for k, v in asdict(row).items()})
@@ -381,14 +394,6 @@ def _rank(epoch: Epoch) -> tuple[float, float]:
     """Order of epochs: validation Dice (undefined is worst), then lower validation loss."""
     dice = epoch.validation_dice
     return (-1.0 if math.isnan(dice) else dice, -epoch.validation_loss)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # The allocators of CPU and MPS, and cuDNN, raise plain RuntimeErrors; only the text tells.
-    texts = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )
 
 
 def _or_nan(value: float | None) -> float:

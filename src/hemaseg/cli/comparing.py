@@ -1,0 +1,198 @@
+"""Verbs from masks to scores, comparisons and reports."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hemaseg.cli.program import AsJson, Force, app, progress_bar, refuse, require_free
+from hemaseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hemaseg.comparison.paired import Comparison
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, of any tool.")],
+    references: Annotated[Path, typer.Argument(help="Folder of reference masks, or cohort.csv.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Table to write: metrics.csv.")],
+    tolerance_mm: Annotated[
+        float, typer.Option(min=0, max=1000, help="Of the surface Dice.")
+    ] = 2.0,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Score masks per subject, per slice, and per batch of 8."""
+    from hemaseg.cohorts.table import read_cohort
+    from hemaseg.evaluation.scoring import evaluate as score
+    from hemaseg.evaluation.scoring import evaluate_cohort
+    from hemaseg.evaluation.tables import summarize, write_scores
+
+    require_free(output, force, suffix=".csv")
+    with progress_bar() as show:
+        progress = partial(show, "scoring")
+        if references.is_file():
+            cohort = read_cohort(references)
+            scores = evaluate_cohort(
+                predictions, cohort, tolerance_mm=tolerance_mm, progress=progress
+            )
+        else:
+            scores = score(predictions, references, tolerance_mm=tolerance_mm, progress=progress)
+    write_scores(scores, output)
+    summary = summarize(scores)
+    if as_json:
+        typer.echo(summary.to_json())
+        return
+    typer.echo(summary.metrics.to_string(index=False, float_format="{:.4f}".format, na_rep="-"))
+    for sentence in summary.sentences:
+        typer.echo(sentence)
+    typer.echo(f"Written: {output} and beside it the tables per slice and per batch.")
+
+
+@app.command()
+def compare(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Study folder to write.")],
+    study: Annotated[Path | None, typer.Argument(help="Study file; see configs/.")] = None,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="A model's metrics.csv; once per model."),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="With --scores: column to compare; dice unless given.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="With --scores: smaller differences are equivalent.")
+    ] = None,
+    higher_is_better: Annotated[
+        bool | None,
+        typer.Option(
+            "--higher-is-better/--lower-is-better",
+            help="With --scores and a metric that hemaseg does not write.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --scores: replace an earlier comparison.")
+    ] = False,
+) -> None:
+    """Compare models: train what a study lacks, or take score tables.
+
+    A study goes on where it stopped. Its file says what is compared, and how; score tables, of any
+    tools, need no training.
+    """
+    if (study is None) == (not scores):
+        raise ConfigError("compare needs either a study file or --scores, found both or none.")
+    if study is not None:
+        from hemaseg.studies.study import open_study, run_study
+
+        refuse(
+            "only with --scores; a study file says it",
+            metric=metric,
+            margin=margin,
+            higher_is_better=higher_is_better,
+            force=force or None,
+        )
+        require_free(output / "study.toml", force=True)
+        opened = open_study(study, output)
+        with progress_bar() as show:
+            comparison = run_study(opened, show)
+    else:
+        from hemaseg.studies.study import compare_tables
+
+        require_free(output / "scores.csv", force)
+        comparison = compare_tables(
+            _named_paths(scores or []),
+            output,
+            metric=metric or "dice",
+            margin=margin,
+            higher_is_better=higher_is_better,
+        )
+    _finish_comparison(comparison, output)
+
+
+@app.command()
+def report(
+    study_folder: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="Folder that hemaseg compare wrote.")
+    ],
+) -> None:
+    """Write the figures and report.html of a study folder anew."""
+    from hemaseg.reporting.report import write_report
+
+    typer.echo(str(write_report(study_folder)))
+
+
+@app.command()
+def anova(
+    mean: Annotated[
+        list[float], typer.Option(metavar="NUMBER", help="Mean of a group; once per group.")
+    ],
+    sd: Annotated[
+        list[float], typer.Option(metavar="NUMBER", help="Standard deviation; in the same order.")
+    ],
+    num: Annotated[
+        list[int], typer.Option("-n", "--num", metavar="NUMBER", help="Size; one for all or each.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Replay a published one-way ANOVA from its printed table."""
+    from dataclasses import asdict
+
+    from hemaseg.comparison.published import replay_anova
+
+    result = replay_anova(mean, sd, num if len(num) > 1 else num * len(mean))
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+        return
+    p = "p < 0.0001" if result.p < 0.0001 else f"p = {result.p:.4f}"
+    typer.echo(f"F({result.df_between:.0f}, {result.df_within:.0f}) = {result.f:.4f}, {p}")
+    typer.echo(
+        "This test takes all observations as independent and asks only for a difference; "
+        "a large p does not show that the groups are equal (docs/statistics.md)."
+    )
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("demo"),
+    num_subjects: Annotated[int, typer.Option(min=12, max=999, help="Synthetic heads.")] = 24,
+) -> None:
+    """Train, compare and report on synthetic heads, in minutes."""
+    from hemaseg.demo import prepare_demo
+    from hemaseg.studies.study import open_study, run_study
+
+    require_free(output / "study.toml", force=True)
+    with progress_bar() as show:
+        file = prepare_demo(
+            output, num_subjects=num_subjects, progress=partial(show, "making heads")
+        )
+        comparison = run_study(open_study(file, output / "study"), show)
+    _finish_comparison(comparison, output / "study")
+    typer.echo("The heads are synthetic: these scores say nothing about patients.")
+
+
+def _finish_comparison(comparison: "Comparison", folder: Path) -> None:
+    from hemaseg.reporting.report import write_report
+
+    path = write_report(folder)
+    for sentence in comparison.pairs["sentence"]:
+        typer.echo(f"- {sentence}")
+    typer.echo(f"Verdict: {comparison.verdict}")
+    typer.echo(f"Report: {path}")
+
+
+def _named_paths(options: list[str]) -> dict[str, Path]:
+    """`NAME=FILE` options as a mapping."""
+    named: dict[str, Path] = {}
+    for option in options:
+        name, _, path = option.partition("=")
+        if not (name and path) or name in named:
+            raise ConfigError(
+                f'--scores "{option}": expected NAME=FILE with each name once, '
+                "such as --scores unet=unet/metrics.csv."
+            )
+        named[name] = Path(path)
+    return named

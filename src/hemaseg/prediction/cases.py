@@ -1,0 +1,256 @@
+"""Scans to masks, volumes, tables and pictures, one case after the other.
+
+A case that fails does not stop the others, and a case that was done before is not done again.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from hemaseg.errors import CheckpointError, ConfigError, ScanError
+from hemaseg.files import file_sha256
+from hemaseg.metrics.measurement import measure, measurement_columns
+from hemaseg.prediction.outputs import Case, Clock, Wanted, write_case
+from hemaseg.prediction.places import Places, case_places, describe_dataset
+from hemaseg.prediction.predict import probabilities
+from hemaseg.prediction.records import (
+    CaseRecord,
+    FindingRecord,
+    PredictionTable,
+    Row,
+    Task,
+    done_row,
+    failed_row,
+    read_case_record,
+    without_nan,
+)
+from hemaseg.scans.checking import problem_of
+from hemaseg.scans.screening import Finding, ReadOptions, Screen
+from hemaseg.scans.sources import Source, Sources, read_source
+from hemaseg.slices.intensity import intensity_range
+from hemaseg.training.checkpoint import MODEL, load_model, write_record
+from hemaseg.training.device import choose_device, is_out_of_memory, memory_format
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a case, and the numbers of cases done and to do."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How the cases of one call ended.
+
+    Attributes:
+        rows: As in `predictions.csv`, one per case.
+        num_done: Cases with a mask.
+        num_before: Those of them that an earlier call had done.
+        failures: Name and problem of each of the others.
+    """
+
+    rows: tuple[Row, ...]
+    num_done: int
+    num_before: int
+    failures: tuple[tuple[str, Finding], ...]
+
+
+def predict_scans(
+    run_folder: Path,
+    sources: Sources,
+    folder: Path,
+    options: ReadOptions,
+    wanted: Wanted,
+    *,
+    device: str = "auto",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Predicted:
+    """Predict scans, each into a folder of its own (see `places`), and list them in a table.
+
+    A case of the same scan, model and options whose files are there is left as it is. Where other
+    files are in its place, it fails.
+
+    Args:
+        run_folder: What `hemaseg train` wrote.
+        sources: As `find_sources` gives them.
+        folder: Where results go; nothing is written elsewhere.
+        options: How scans are read.
+        wanted: What is written.
+        device: As in `RunConfig`.
+        force: Whether files in the place of a case are replaced.
+        progress: Called before each case and at the end.
+
+    Raises:
+        CheckpointError: The run folder is incomplete or damaged, or its network gives no numbers.
+        ConfigError: The device does not exist, or the folder holds another table or BIDS dataset.
+        OSError: The table cannot be written.
+        KeyboardInterrupt: The table lists the cases that were done; the same call goes on.
+    """
+    predictor = _Predictor(run_folder, folder, options, wanted, device=device, force=force)
+    table = PredictionTable(folder, force=force)
+    if wanted.bids:
+        describe_dataset(folder, sources.sources, force=force)
+    rows: list[Row] = []
+    failures: list[tuple[str, Finding]] = []
+    num_before = 0
+
+    def fail(source: Source, problem: Finding) -> None:
+        failures.append((source.name, problem))
+        rows.append(
+            failed_row(
+                source.name,
+                source.shown,
+                f"{problem.kind}: {problem.message}",
+                model_sha256=predictor.model_sha256,
+            )
+        )
+
+    for source in sources.failed:
+        fail(source, problem_of(source.problem or ValueError(), source))
+    table.put(rows)
+    total = len(sources.sources)
+    all_places = case_places(sources.sources, folder, bids=wanted.bids)
+    for number, (source, places) in enumerate(zip(sources.sources, all_places, strict=True)):
+        if progress is not None:
+            progress(source.name, number, total)
+        try:
+            record, is_new = predictor.predict(source, places)
+        except CheckpointError:
+            raise
+        except Exception as error:  # Whatever it is, there are other cases.
+            fail(source, problem_of(error, source))
+        else:
+            num_before += not is_new
+            rows.append(done_row(record))
+        table.put(rows[-1:])
+    if progress is not None:
+        progress("done", total, total)
+    return Predicted(tuple(rows), len(rows) - len(failures), num_before, tuple(failures))
+
+
+class _Predictor:
+    """A network and what to do with it."""
+
+    def __init__(
+        self,
+        run_folder: Path,
+        folder: Path,
+        options: ReadOptions,
+        wanted: Wanted,
+        *,
+        device: str,
+        force: bool,
+    ) -> None:
+        network, self._model = load_model(run_folder)
+        target = choose_device(device)
+        self._network: nn.Module = network.to(target, memory_format=memory_format(target))  # type: ignore[call-overload]
+        self._run_folder = run_folder
+        self.model_sha256 = file_sha256(run_folder / MODEL)
+        self._folder, self._options, self._wanted, self._force = folder, options, wanted, force
+
+    def predict(self, source: Source, places: Places) -> tuple[CaseRecord, bool]:
+        """Do what is to be done for a case.
+
+        Returns:
+            Its record, and whether anything was done.
+
+        Raises:
+            ScanError: The scan is refused, or there are other files in its place.
+            CheckpointError: The network gives no numbers.
+            OSError: A file cannot be written.
+        """
+        task = self._task(source)
+        before = read_case_record(places.record)
+        is_same = before is not None and before.task == task
+        is_complete = is_same and before is not None and before.status == "complete"
+        if before and is_complete and all((self._folder / f).is_file() for f in before.files):
+            return before, False
+        if not (is_same or self._force):
+            _require_free(source, places)
+        clock = Clock()
+        case = self._segment(source, places, clock)
+        record = CaseRecord(
+            status="writing",
+            name=source.name,
+            input=source.shown,
+            task=task,
+            files=[],
+            modality=case.scan.modality,
+            findings=[],
+            measurement=without_nan(measurement_columns(case.measurement)),
+            seconds={},
+        )
+        if not is_same:
+            places.remove()
+        write_record(record, places.record)
+        try:
+            files = write_case(case, self._wanted, self._model, self._folder, clock)
+            update = {
+                "status": "complete",
+                "files": [file.relative_to(self._folder).as_posix() for file in files],
+                "findings": [FindingRecord(**asdict(finding)) for finding in case.findings],
+                "seconds": clock.seconds,
+            }
+            record = record.model_copy(update=update)
+            write_record(record, places.record)
+        except Exception:
+            with suppress(OSError):
+                places.remove()
+            raise
+        return record, True
+
+    def _segment(self, source: Source, places: Places, clock: Clock) -> Case:
+        with clock.part("reading"):
+            scan = read_source(source, self._options, network_modality=self._model.modality)
+        with clock.part("network"):
+            try:
+                shown = intensity_range(
+                    scan.voxels, scan.modality, self._model.intensity, name=source.shown
+                )
+            except ConfigError as error:
+                raise ScanError(str(error), kind="not-scalable") from None
+            found = self._probabilities(shown.scale(scan.voxels))
+            mask = found >= self._model.threshold
+        with clock.part("measuring"):
+            measurement = measure(mask, scan.affine, scan.slice_coordinates)
+        return Case(source, places, scan, shown, found, mask, measurement)
+
+    def _task(self, source: Source) -> Task:
+        return Task(
+            input_sha256=source.sha256(),
+            model_sha256=self.model_sha256,
+            hemaseg=version("hemaseg"),
+            options={
+                **asdict(self._wanted),
+                "accept": sorted(self._options.accept),
+                "modality": source.modality or self._options.modality,
+            },
+        )
+
+    def _probabilities(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            found = probabilities(self._network, scaled, self._model.image_size)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError from error
+            raise
+        if not np.isfinite(found).all():
+            raise CheckpointError(
+                f"the network of {self._run_folder} gives probabilities that are not numbers, "
+                "expected 0 to 1. Its training failed; train again."
+            )
+        return found
+
+
+def _require_free(source: Source, places: Places) -> None:
+    there = next((path for path in places.possible() if path.exists()), None)
+    if there is not None:
+        raise Screen(source.shown).error(
+            "exists",
+            f"{there} is there, of another scan, model or option, expected nothing. Choose "
+            "another output folder, or pass --force to replace it.",
+        )

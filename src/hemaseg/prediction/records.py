@@ -1,0 +1,173 @@
+"""What is kept of each predicted case: its record, and its row of `predictions.csv`.
+
+A record is first written with the status "writing", before any other file of the case, and last
+with the status "complete". So an interrupted case is known as such, and is done again; and a
+complete one whose scan, model and options are the same is not.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from hemaseg.config import Section
+from hemaseg.errors import ConfigError
+from hemaseg.files import write_text
+from hemaseg.metrics.measurement import MEASUREMENT_COLUMNS
+
+PREDICTIONS = "predictions.csv"
+COLUMNS = (
+    *("name", "input", "status", "problem", "modality"),
+    *MEASUREMENT_COLUMNS,
+    *("findings", "model", "seconds"),
+)
+"""Of `predictions.csv`."""
+
+Row = dict[str, object]
+"""A row of `predictions.csv`; undefined values are None."""
+
+
+class FindingRecord(Section):
+    """A finding of screening."""
+
+    kind: str
+    message: str
+
+
+class Task(Section):
+    """What decides the result of a case: two that are equal give the same files."""
+
+    input_sha256: str
+    model_sha256: str
+    """Of `model.json`, which has the hash of the weights."""
+    hemaseg: str
+    """Version."""
+    options: dict[str, str | bool | list[str]]
+
+
+class CaseRecord(Section):
+    """One case; undefined measurements are null."""
+
+    format: Literal["hemaseg-case-1"] = "hemaseg-case-1"
+    status: Literal["writing", "complete"]
+    name: str
+    input: str
+    task: Task
+    files: list[str]
+    """Relative to the output folder, the record itself left out."""
+    modality: str
+    findings: list[FindingRecord]
+    measurement: dict[str, str | int | float | None]
+    """As in `predictions.csv`."""
+    seconds: dict[str, float]
+    """By part of the work."""
+
+
+def read_case_record(path: Path) -> CaseRecord | None:
+    """The record in a file; None if there is none, or the file is something else."""
+    try:
+        return CaseRecord.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def done_row(record: CaseRecord) -> Row:
+    """The row of a complete case."""
+    return {
+        "name": record.name,
+        "input": record.input,
+        "status": "done",
+        "problem": "",
+        "modality": record.modality,
+        **record.measurement,
+        "findings": ";".join(dict.fromkeys(finding.kind for finding in record.findings)),
+        "model": record.task.model_sha256[:12],
+        "seconds": round(sum(record.seconds.values()), 2),
+    }
+
+
+def failed_row(name: str, shown: str, problem: str, *, model_sha256: str) -> Row:
+    """The row of a case that failed; what it would have measured is undefined."""
+    row: Row = dict.fromkeys(COLUMNS)
+    row |= {"name": name, "input": shown, "status": "failed", "problem": problem}
+    return row | {"model": model_sha256[:12]}
+
+
+def without_nan(columns: Mapping[str, object]) -> dict[str, str | int | float | None]:
+    """Columns of a measurement as JSON can hold them, with None where a value is undefined.
+
+    >>> without_nan({"volume_ml": math.nan, "num_lesions": 1})
+    {'volume_ml': None, 'num_lesions': 1}
+    """
+    kept: dict[str, str | int | float | None] = {}
+    for name, value in columns.items():
+        assert isinstance(value, str | int | float | None)
+        kept[name] = None if isinstance(value, float) and math.isnan(value) else value
+    return kept
+
+
+class PredictionTable:
+    """`predictions.csv` of an output folder, with the rows that earlier commands left in it.
+
+    Args:
+        folder: The output folder.
+        force: Whether a file of other columns is replaced, and results by failures.
+
+    Raises:
+        ConfigError: There is a file of this name with other columns, such as the list of masks that
+            predicting a cohort writes.
+    """
+
+    def __init__(self, folder: Path, *, force: bool) -> None:
+        self._path = folder / PREDICTIONS
+        self._force = force
+        self._rows: dict[str, Mapping[str, object]] = {}
+        if not self._path.exists():
+            return
+        try:
+            with self._path.open(encoding="utf-8", newline="") as file:
+                table = csv.DictReader(file, strict=True)
+                rows, columns = list(table), tuple(table.fieldnames or ())
+        except (UnicodeDecodeError, csv.Error):
+            rows, columns = [], ()
+        if columns == COLUMNS:
+            self._rows = {row["name"]: row for row in rows}
+        elif not force:
+            raise ConfigError(
+                f"{self._path}: exists with other columns than predicted scans have. Choose "
+                "another place, or pass --force to replace it."
+            )
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """Add rows, or replace those of the same name, and write the file anew.
+
+        A case that failed does not replace its row of an earlier command: the files are still
+        there.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        for row in rows:
+            before = self._rows.get(name := str(row["name"]), {"status": "failed"})
+            if row["status"] == "done" or before["status"] == "failed" or self._force:
+                self._rows[name] = row
+        text = StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows.values())
+        # Names that are not UTF-8 were decoded with surrogates, which no file can hold.
+        write_text(self._path, text.getvalue().encode("utf-8", "replace").decode("utf-8"))
+
+
+def rows_json(rows: Iterable[Row]) -> str:
+    """Rows as JSON, undefined values null.
+
+    >>> rows_json([{"volume_ml": math.nan}])
+    '[{"volume_ml": null}]'
+    """
+    return json.dumps([without_nan(row) for row in rows])

@@ -1,0 +1,387 @@
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemaseg.config import IntensityConfig, ModelConfig
+from hemaseg.errors import CheckpointError, ConfigError
+from hemaseg.metrics.measurement import measure
+from hemaseg.models.catalogue import build_model
+from hemaseg.prediction import cases, outputs
+from hemaseg.prediction.cases import Predicted, predict_scans
+from hemaseg.prediction.outputs import Wanted
+from hemaseg.prediction.overview import write_overview
+from hemaseg.prediction.records import CaseRecord, read_case_record
+from hemaseg.scans.images import read_mask, read_scan
+from hemaseg.scans.phantoms import phantom
+from hemaseg.scans.screening import ReadOptions
+from hemaseg.scans.sources import find_sources
+from hemaseg.training.checkpoint import WEIGHTS, save_model
+
+MODEL = ModelConfig(name="unet", options={"base_width": 4})
+HEAD = phantom(1)
+
+
+def save_run(folder: Path, *, seed: int = 0, modality: str = "CT", threshold: float = 0.5) -> Path:
+    folder.mkdir(parents=True)
+    torch.manual_seed(seed)
+    network = build_model(MODEL.name, MODEL.options)
+    save_model(
+        folder,
+        network,
+        MODEL,
+        image_size=64,
+        intensity=IntensityConfig(),
+        threshold=threshold,
+        modality=modality,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_run(tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(autouse=True)
+def _bright(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of what an untrained network sees: pixels of 58 to 85 HU, which is the blood."""
+
+    def blood(_: object, scaled: NDArray[np.float32], __: int) -> NDArray[np.float32]:
+        return ((scaled > 0.4) & (scaled < 0.79)).astype(np.float32)
+
+    monkeypatch.setattr(cases, "probabilities", blood)
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Two heads, whose blood is as bright as nothing else."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for seed, name in ((1, "a"), (2, "b")):
+        head = phantom(seed)
+        clean = np.where(head.mask, 64, np.where(head.voxels > 200, 900, 20)).astype(np.int16)
+        clean[head.voxels < -500] = -1000
+        affine = head.affine[:, [2, 1, 0, 3]]
+        nib.save(nib.Nifti1Image(clean.transpose(), affine), folder / f"{name}.nii.gz")
+    return folder
+
+
+def predict(run: Path, folder: Path, *paths: Path, **options: Any) -> Predicted:
+    wanted = Wanted(**{k: options.pop(k) for k in ("probability", "bids") if k in options})
+    read = options.pop("read", ReadOptions())
+    return predict_scans(
+        run, find_sources(paths, read), folder, read, wanted, device="cpu", **options
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def table(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def record(folder: Path, name: str) -> CaseRecord:
+    found = read_case_record(folder / name / f"{name}.json")
+    assert found is not None
+    return found
+
+
+def test_each_case_gets_its_files_and_its_row(run: Path, scans: Path, tmp_path: Path) -> None:
+    seen = []
+    ended = predict(
+        run, tmp_path / "out", scans, probability=True, progress=lambda *args: seen.append(args)
+    )
+    assert (ended.num_done, ended.num_before, ended.failures) == (2, 0, ())
+    assert seen == [("a", 0, 2), ("b", 1, 2), ("done", 2, 2)]
+    kinds = ("_mask.nii.gz", "_probability.nii.gz", "_overview.png", ".json")
+    assert set(files(tmp_path / "out")) == {
+        "predictions.csv",
+        *(f"{name}/{name}{kind}" for name in "ab" for kind in kinds),
+    }
+    row, written = table(tmp_path / "out")["a"], record(tmp_path / "out", "a")
+    scan = read_scan(scans / "a.nii.gz")
+    mask = read_mask(tmp_path / "out/a/a_mask.nii.gz")
+    assert mask.voxels.sum() > 50
+    np.testing.assert_array_equal(mask.voxels, (scan.voxels > 58) & (scan.voxels < 85))
+    measured = measure(mask.voxels, scan.affine)
+    assert float(row["volume_ml"]) == pytest.approx(measured.volume_ml, rel=1e-6)
+    assert float(row["volume_ml"]) == pytest.approx(phantom(1).lesion_ml, rel=0.1)
+    assert float(row["abc2_ml"]) == pytest.approx(measured.abc2_ml, rel=1e-6)
+    assert (row["status"], row["modality"], row["findings"]) == ("done", "CT", "modality-assumed")
+    assert row["model"] == written.task.model_sha256[:12]
+    assert list(written.seconds) == [
+        *("reading", "network", "measuring", "mask", "probability", "overview")
+    ]
+    assert sorted(written.files) == sorted(f"a/a{kind}" for kind in kinds[:3])
+
+
+def test_masks_have_the_bytes_of_the_grid(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, tmp_path / "out", scans / "a.nii.gz")
+    scan, mask = (
+        nib.Nifti1Image.from_filename(path)
+        for path in (scans / "a.nii.gz", tmp_path / "out/a/a_mask.nii.gz")
+    )
+    assert mask.shape == scan.shape
+    assert mask.get_data_dtype() == np.uint8
+    for field in ("srow_x", "srow_y", "srow_z", "sform_code", "qform_code", "pixdim"):
+        np.testing.assert_array_equal(mask.header[field], scan.header[field])
+
+
+def test_a_failing_case_stops_no_other(run: Path, scans: Path, tmp_path: Path) -> None:
+    (scans / "a.nii.gz").write_bytes((scans / "a.nii.gz").read_bytes()[:-30])
+    ended = predict(run, tmp_path / "out", tmp_path / "none.nii", scans)
+    assert ended.num_done == 1
+    assert [(name, problem.kind) for name, problem in ended.failures] == [
+        ("none", "missing"),
+        ("a", "gzip-damaged"),
+    ]
+    rows = table(tmp_path / "out")
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "none": "failed",
+        "a": "failed",
+        "b": "done",
+    }
+    assert rows["a"]["problem"].startswith("gzip-damaged: ")
+    assert not (tmp_path / "out/a").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), "no-memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "no-memory"),
+        (ValueError("a bug"), "unforeseen"),
+    ],
+)
+def test_whatever_fails_in_the_network_is_told(
+    run: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cases, "probabilities", fail)
+    ended = predict(run, tmp_path / "out", scans)
+    assert [problem.kind for _, problem in ended.failures] == [kind, kind]
+
+
+def test_a_network_that_gives_no_numbers_is_refused(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "probabilities", lambda _, scaled, __: scaled * np.nan)
+    with pytest.raises(CheckpointError, match="probabilities that are not numbers"):
+        predict(run, tmp_path / "out", scans)
+
+
+def test_cases_that_are_done_are_not_done_again(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, tmp_path / "out", scans / "b.nii.gz")
+    before = files(tmp_path / "out" / "b")
+    ended = predict(run, tmp_path / "out", scans)
+    assert (ended.num_done, ended.num_before) == (2, 1)
+    assert files(tmp_path / "out" / "b") == before
+    assert set(table(tmp_path / "out")) == {"a", "b"}
+    # From another place, too.
+    (scans / "b.nii.gz").rename(tmp_path / "b.nii.gz")
+    assert predict(run, tmp_path / "out", tmp_path / "b.nii.gz").num_before == 1
+
+
+def test_a_file_that_is_missing_is_made_again(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, tmp_path / "out", scans)
+    before = (tmp_path / "out/a/a_mask.nii.gz").read_bytes()
+    (tmp_path / "out/a/a_mask.nii.gz").unlink()
+    assert predict(run, tmp_path / "out", scans).num_before == 1
+    assert (tmp_path / "out/a/a_mask.nii.gz").read_bytes() == before
+
+
+def other_scan(scans: Path) -> None:
+    (scans / "a.nii.gz").write_bytes((scans / "b.nii.gz").read_bytes())
+
+
+def lost_record(scans: Path) -> None:
+    (scans.parent / "out/a/a.json").unlink()
+
+
+def damaged_record(scans: Path) -> None:
+    (scans.parent / "out/a/a.json").write_text("{}")
+
+
+@pytest.mark.parametrize("change", [other_scan, lost_record, damaged_record])
+def test_other_results_are_replaced_only_by_force(
+    run: Path, scans: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    predict(run, tmp_path / "out", scans)
+    change(scans)
+    before = files(tmp_path / "out" / "a")
+    ended = predict(run, tmp_path / "out", scans)
+    ((name, problem),) = ended.failures
+    assert (name, problem.kind) == ("a", "exists")
+    assert str(tmp_path / "out/a/a_mask.nii.gz") in problem.message
+    assert files(tmp_path / "out" / "a") == before
+    assert predict(run, tmp_path / "out", scans, force=True).failures == ()
+    assert predict(run, tmp_path / "out", scans).num_before == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"probability": True},
+        {"read": ReadOptions(modality="CT")},
+        {"read": ReadOptions(accept=frozenset({"non-axial"}))},
+    ],
+)
+def test_other_options_are_another_task(
+    run: Path, scans: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    predict(run, tmp_path / "out", scans)
+    assert len(predict(run, tmp_path / "out", scans, **dict(options)).failures) == 2
+
+
+def test_another_model_is_another_task(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, tmp_path / "out", scans)
+    other = save_run(tmp_path / "other", threshold=0.25)
+    assert (other / WEIGHTS).read_bytes() == (run / WEIGHTS).read_bytes()
+    assert len(predict(other, tmp_path / "out", scans).failures) == 2
+
+
+@pytest.fixture
+def interrupted(run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Output of a command that was stopped while it wrote the picture of the second case."""
+    calls = []
+
+    def stop(*args: Any, **options: Any) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write_overview(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs, "write_overview", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict(run, tmp_path / "out", scans)
+    return tmp_path / "out"
+
+
+def test_an_interrupted_command_goes_on(run: Path, scans: Path, interrupted: Path) -> None:
+    assert set(table(interrupted)) == {"a"}
+    assert record(interrupted, "b").status == "writing"
+    ended = predict(run, interrupted, scans)
+    assert (ended.num_done, ended.num_before) == (2, 1)
+    assert record(interrupted, "b").status == "complete"
+    predict(run, interrupted.parent / "whole", scans)
+    whole = files(interrupted.parent / "whole")
+    for name, content in files(interrupted).items():
+        if not name.endswith((".json", ".csv")):  # which have seconds
+            assert content == whole[name]
+
+
+def test_results_of_an_interrupted_command_are_not_taken_for_others(
+    scans: Path, interrupted: Path, tmp_path: Path
+) -> None:
+    other = save_run(tmp_path / "other", seed=1)
+    kinds = [problem.kind for _, problem in predict(other, interrupted, scans).failures]
+    assert kinds == ["exists", "exists"]
+
+
+def test_a_full_disk_leaves_no_half_case(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "out/a/a_overview.png"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs, "write_overview", full)
+        ended = predict(run, tmp_path / "out", scans)
+    assert [problem.kind for _, problem in ended.failures] == ["not-writable"] * 2
+    assert "a_overview.png: No space left on device. Make room" in ended.failures[0][1].message
+    assert set(files(tmp_path / "out")) == {"predictions.csv"}
+    assert not (tmp_path / "out/a").exists()
+    assert predict(run, tmp_path / "out", scans).num_done == 2
+
+
+def test_wrong_modality_and_unknown_modality(scans: Path, tmp_path: Path) -> None:
+    mri = save_run(tmp_path / "mri", modality="MRI")
+    declared = ReadOptions(modality="CT")
+    ended = predict(mri, tmp_path / "out", scans, read=declared)
+    assert [problem.kind for _, problem in ended.failures] == ["wrong-modality"] * 2
+    mixed = save_run(tmp_path / "mixed", modality="")
+    ended = predict(mixed, tmp_path / "out", scans)
+    assert [problem.kind for _, problem in ended.failures] == ["not-scalable"] * 2
+    assert "Say --modality CT or MRI" in ended.failures[0][1].message
+    assert predict(mixed, tmp_path / "out", scans, read=declared).num_done == 2
+
+
+def test_a_stack_of_pictures(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "p1").mkdir()
+    for k in range(4):
+        pixels = np.interp(HEAD.voxels[6 + k], (30, 100), (0, 255)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "p1" / f"{k}.png")
+    ended = predict(run, tmp_path / "out", tmp_path / "p1", probability=True)
+    assert ended.failures == ()
+    masks = [read_mask(tmp_path / f"out/p1/p1_mask/{k}.png").voxels for k in range(4)]
+    assert sum(int(mask.sum()) for mask in masks) == ended.rows[0]["num_voxels"] != 0
+    assert ended.rows[0]["volume_ml"] is None
+    assert (tmp_path / "out/p1/p1_probability/0.png").is_file()
+    assert predict(run, tmp_path / "out", tmp_path / "p1", probability=True).num_before == 1
+
+
+def test_bids_derivatives(run: Path, scans: Path, tmp_path: Path) -> None:
+    (scans / "a.nii.gz").rename(scans / "sub-01_ses-2_ct.nii.gz")
+    out = tmp_path / "out"
+    assert predict(run, out, scans, probability=True, bids=True).failures == ()
+    mask = "sub-01/ses-2/anat/sub-01_ses-2_label-ICH"
+    other = "sub-b/anat/sub-b_label-ICH"
+    expected = {"dataset_description.json", ".bidsignore", "predictions.csv"}
+    for stem in (mask, other):
+        expected |= {f"{stem}_{kind}" for kind in ("mask.nii.gz", "mask.json")}
+        expected |= {f"{stem}_{kind}" for kind in ("probseg.nii.gz", "probseg.json")}
+    for name in ("sub-01_ses-2_ct", "b"):
+        expected |= {f"cases/{name}/{name}{kind}" for kind in (".json", "_overview.png")}
+    assert set(files(out)) == expected
+    assert json.loads((out / f"{mask}_mask.json").read_text())["Type"] == "Lesion"
+    assert predict(run, out, scans, probability=True, bids=True).num_before == 2
+
+
+def test_pictures_are_no_bids_derivatives(run: Path, tmp_path: Path) -> None:
+    pixels = np.interp(HEAD.voxels[8], (30, 100), (0, 255)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    ((_, problem),) = predict(run, tmp_path / "out", tmp_path / "a.png", bids=True).failures
+    assert problem.kind == "no-geometry"
+    assert "Leave out --bids" in problem.message
+    assert not (tmp_path / "out/cases").exists() or not any((tmp_path / "out/cases").iterdir())
+
+
+def test_what_concerns_all_cases_is_said_before_the_first(
+    run: Path, scans: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        predict(tmp_path / "none", tmp_path / "out", scans)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        predict_scans(
+            run,
+            find_sources([scans], ReadOptions()),
+            tmp_path / "out",
+            ReadOptions(),
+            Wanted(),
+            device="cuda:77",
+        )
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,121 @@
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from hemaseg.errors import ConfigError
+from hemaseg.prediction.records import (
+    COLUMNS,
+    CaseRecord,
+    FindingRecord,
+    PredictionTable,
+    Task,
+    done_row,
+    failed_row,
+    read_case_record,
+    rows_json,
+    without_nan,
+)
+from hemaseg.training.checkpoint import write_record
+
+RECORD = CaseRecord(
+    status="complete",
+    name="a",
+    input="scans/a.nii",
+    task=Task(input_sha256="1" * 64, model_sha256="2" * 64, hemaseg="0", options={"accept": []}),
+    files=["a/a_mask.nii.gz"],
+    modality="CT",
+    findings=[
+        FindingRecord(kind="gantry-tilt", message="tilted 18 degrees"),
+        FindingRecord(kind="left-out", message="1 file"),
+        FindingRecord(kind="left-out", message="1 series"),
+    ],
+    measurement={"volume_ml": 1.5, "a_mm": None, "slice_areas_mm2": "0;3"},
+    seconds={"reading": 1.0, "network": 2.004},
+)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_record_comes_back(tmp_path: Path) -> None:
+    write_record(RECORD, tmp_path / "a.json")
+    assert read_case_record(tmp_path / "a.json") == RECORD
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"format": "hemaseg-case-1"', '{"format": "other"}'])
+def test_what_is_no_record_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert read_case_record(tmp_path / "a.json") is None
+    assert read_case_record(tmp_path / "none.json") is None
+
+
+def test_rows_have_the_columns_and_undefined_is_empty(tmp_path: Path) -> None:
+    failed = failed_row("b", "b.nii", "constant: b.nii: all 0", model_sha256="2" * 64)
+    PredictionTable(tmp_path, force=False).put([done_row(RECORD), failed])
+    done, bad = rows_of(tmp_path)
+    assert tuple(done) == COLUMNS
+    assert {k: v for k, v in done.items() if v} == {
+        "name": "a",
+        "input": "scans/a.nii",
+        "status": "done",
+        "modality": "CT",
+        "volume_ml": "1.5",
+        "slice_areas_mm2": "0;3",
+        "findings": "gantry-tilt;left-out",
+        "model": "222222222222",
+        "seconds": "3.0",
+    }
+    assert {k: v for k, v in bad.items() if v} == {
+        "name": "b",
+        "input": "b.nii",
+        "status": "failed",
+        "problem": "constant: b.nii: all 0",
+        "model": "222222222222",
+    }
+
+
+def test_rows_of_earlier_commands_stay_and_those_of_one_name_are_replaced(tmp_path: Path) -> None:
+    PredictionTable(tmp_path, force=False).put(
+        [failed_row(name, name, "", model_sha256="") for name in ("a", "b")]
+    )
+    PredictionTable(tmp_path, force=False).put([done_row(RECORD)])
+    assert [(row["name"], row["status"]) for row in rows_of(tmp_path)] == [
+        ("a", "done"),
+        ("b", "failed"),
+    ]
+
+
+def test_a_failure_does_not_replace_a_result_unasked(tmp_path: Path) -> None:
+    failed = failed_row("a", "a.nii", "exists: a.json", model_sha256="")
+    PredictionTable(tmp_path, force=False).put([done_row(RECORD)])
+    PredictionTable(tmp_path, force=False).put([failed])
+    assert [row["status"] for row in rows_of(tmp_path)] == ["done"]
+    PredictionTable(tmp_path, force=True).put([failed])
+    assert [row["status"] for row in rows_of(tmp_path)] == ["failed"]
+
+
+@pytest.mark.parametrize("text", ["subject,slice\n1,2\n", "", "name,\xff\n"])
+def test_another_table_is_not_replaced_unasked(tmp_path: Path, text: str) -> None:
+    (tmp_path / "predictions.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"predictions\.csv: exists with other columns"):
+        PredictionTable(tmp_path, force=False)
+    PredictionTable(tmp_path, force=True).put([done_row(RECORD)])
+    assert [row["name"] for row in rows_of(tmp_path)] == ["a"]
+
+
+def test_names_that_are_not_utf_8_can_be_written(tmp_path: Path) -> None:
+    row = failed_row("M_ller", "M\udcfcller.nii", "missing", model_sha256="")
+    PredictionTable(tmp_path, force=False).put([row])
+    assert rows_of(tmp_path)[0]["input"] == "M?ller.nii"
+
+
+def test_json_has_null_for_what_is_undefined() -> None:
+    row = {"name": "a", "volume_ml": math.nan, "num_lesions": 0, "a_mm": None}
+    expected = {"name": "a", "volume_ml": None, "num_lesions": 0, "a_mm": None}
+    assert json.loads(rows_json([row])) == [expected]
+    assert without_nan(row) == expected
