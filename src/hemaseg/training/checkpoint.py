@@ -179,10 +179,9 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
             f"{path}: SHA-256 {found[:16]}..., expected {record.weights_sha256[:16]}... as written "
             f"in {MODEL}. The weights are damaged or of another run; restore or train again."
         )
-    with torch.device("meta"):  # Without values, which would be drawn at random, and replaced.
-        network = build_model(record.model.name, record.model.options)
+    network = build_model(record.model.name, record.model.options)
     try:
-        network.load_state_dict(load_file(path), strict=True, assign=True)
+        network.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: weights do not fit model {record.model.name} with options "
