@@ -8,6 +8,7 @@ from hemaseg.training.device import (
     choose_device,
     choose_precision,
     deterministic,
+    is_out_of_memory,
     memory_format,
     peak_memory_mib,
     reset_peak_memory,
@@ -78,3 +79,17 @@ def test_peak_memory_sees_an_allocation() -> None:
     assert before is not None
     assert after is not None
     assert after - before > 200
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), True),
+        (RuntimeError("sizes do not match"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_lack_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
