@@ -19,6 +19,7 @@ from dicom_files import write_series
 from hemaseg.scans.dicom import choose_series, find_series, read_series
 from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import ReadOptions
+from seg_files import turned
 
 pytestmark = pytest.mark.skipif(
     shutil.which("dcm2niix") is None, reason="dcm2niix (Debian package dcm2niix) is not installed"
@@ -48,18 +49,6 @@ def assert_same_places(scan: Scan, voxels: NDArray[Any], affine: NDArray[np.floa
     indices = np.indices(scan.voxels.shape).reshape(3, -1)
     i, j, k = np.rint(to_theirs[:3, :3] @ indices + to_theirs[:3, 3:]).astype(int)
     np.testing.assert_array_equal(voxels[i, j, k], scan.voxels.reshape(-1))
-
-
-def turned(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Rotation about x, then y, then z."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(np.radians(degrees)):
-        first, second = (axis + 1) % 3, (axis + 2) % 3
-        step = np.eye(3)
-        step[[first, second], [first, second]] = np.cos(angle)
-        step[first, second], step[second, first] = -np.sin(angle), np.sin(angle)
-        matrix = step @ matrix
-    return matrix
 
 
 PLANES = {
