@@ -40,7 +40,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from hemaseg.scans.dicom import choose_series, find_series, read_series
+from hemaseg.dicom.reading import choose_series, find_series, read_series
 from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import ReadOptions
 

@@ -12,8 +12,8 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, generate_uid
 
 from dicom_files import decimal, file_bytes, write_series
-from hemaseg.scans.dicom import choose_series, find_series, read_series
-from hemaseg.scans.dicom_seg import Algorithm
+from hemaseg.dicom.reading import choose_series, find_series, read_series
+from hemaseg.dicom.seg import Algorithm
 from hemaseg.scans.scan import Scan, to_display
 from hemaseg.scans.screening import ReadOptions
 

@@ -19,9 +19,9 @@ import bad_nifti
 import bad_series
 from bad_inputs import BadInput, head_bytes, write
 from hemaseg.errors import ScanError
+from hemaseg.intake.sources import find_sources, read_source
 from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import KINDS, kinds_of
-from hemaseg.scans.sources import find_sources, read_source
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs/screening.md"
 INPUTS = {**bad_nifti.INPUTS, **bad_files.INPUTS, **bad_dicom.INPUTS, **bad_series.INPUTS}
@@ -131,7 +131,7 @@ def test_repaired_and_noted(made: Made, name: str) -> None:
 
 CHILD = """
 import resource, sys
-import hemaseg.scans.checking, hemaseg.scans.dicom
+import hemaseg.intake.checking, hemaseg.dicom.reading
 from hemaseg.cli import main
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

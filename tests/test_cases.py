@@ -13,6 +13,7 @@ from PIL import Image
 
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.errors import CheckpointError, ConfigError
+from hemaseg.intake.sources import find_sources
 from hemaseg.metrics.measurement import measure
 from hemaseg.models.catalogue import build_model
 from hemaseg.prediction import cases, outputs
@@ -23,7 +24,6 @@ from hemaseg.prediction.records import CaseRecord, read_case_record
 from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.screening import ReadOptions
-from hemaseg.scans.sources import find_sources
 from hemaseg.training.checkpoint import WEIGHTS, save_model
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from hemaseg.errors import ConfigError, ScanError
-from hemaseg.scans import checking
-from hemaseg.scans.checking import Checked, check_source, problem_of
+from hemaseg.intake import checking
+from hemaseg.intake.checking import Checked, check_source, problem_of
+from hemaseg.intake.sources import Source, find_sources
 from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.screening import Finding, ReadOptions
-from hemaseg.scans.sources import Source, find_sources
 
 HEAD = phantom(1)
 SOURCE = Source("a", "scans/a.nii", Path("scans/a.nii"))

@@ -7,8 +7,7 @@ from pydicom import Dataset, Sequence
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_attributes import (
+from hemaseg.dicom.attributes import (
     anonymous,
     identity_words,
     integer,
@@ -21,6 +20,7 @@ from hemaseg.scans.dicom_attributes import (
     uid,
     values,
 )
+from hemaseg.errors import ScanError
 
 
 def header(tag: int, vr: str, value: bytes) -> Dataset:

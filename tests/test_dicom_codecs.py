@@ -27,9 +27,9 @@ from pydicom.uid import (
 )
 
 from dicom_files import encode_frame
+from hemaseg.dicom.codecs import CODECS, decoded_frame
+from hemaseg.dicom.pixels import PixelFormat
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_codecs import CODECS, decoded_frame
-from hemaseg.scans.dicom_pixels import PixelFormat
 
 COMPRESSED = (
     *(RLELossless, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1),

@@ -28,9 +28,9 @@ from pydicom.uid import (
 )
 
 from dicom_files import write_enhanced, write_series
+from hemaseg.dicom.attributes import quiet_pydicom
+from hemaseg.dicom.reading import choose_series, find_series, read_series
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom import choose_series, find_series, read_series
-from hemaseg.scans.dicom_attributes import quiet_pydicom
 from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import KINDS, ReadOptions
 

@@ -18,8 +18,8 @@ from pydicom.uid import (
 )
 
 from dicom_files import file_bytes, write_enhanced, write_series
-from hemaseg.scans.dicom_attributes import quiet_pydicom
-from hemaseg.scans.dicom_objects import DicomObject, read_object
+from hemaseg.dicom.attributes import quiet_pydicom
+from hemaseg.dicom.objects import DicomObject, read_object
 
 LIMIT = 2**30
 VOXELS = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)

@@ -2,7 +2,7 @@
 
 Only the program's files are compared, so no code is shared. For tilted series it writes a NIfTI
 whose affine does not hold the tilt (it warns so); there the voxels are compared, and places in
-`test_dicom.py` with closed forms.
+`test_dicom_reading.py` with closed forms.
 """
 
 import shutil
@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dicom_files import write_series
-from hemaseg.scans.dicom import choose_series, find_series, read_series
+from hemaseg.dicom.reading import choose_series, find_series, read_series
 from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import ReadOptions
 from seg_files import turned

@@ -33,10 +33,10 @@ from pydicom.uid import (
 )
 
 from dicom_files import encode_frame, file_bytes, set_pixels
+from hemaseg.dicom.attributes import quiet_pydicom
+from hemaseg.dicom.pixels import PixelFormat, check_pixels, pixel_format, read_frames
+from hemaseg.dicom.structure import Structure, read_header, read_structure
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_attributes import quiet_pydicom
-from hemaseg.scans.dicom_pixels import PixelFormat, check_pixels, pixel_format, read_frames
-from hemaseg.scans.dicom_structure import Structure, read_header, read_structure
 
 LIMIT = 2**30
 NATIVE = (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from hemaseg.dicom.places import Place, one_family, opener
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_places import Place, one_family, opener
 from hemaseg.scans.screening import Screen
 
 

@@ -9,9 +9,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from dicom_files import phantom_series
+from hemaseg.dicom.references import content_uid, frame_value
+from hemaseg.dicom.seg import write_seg
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_references import content_uid, frame_value
-from hemaseg.scans.dicom_seg import write_seg
 from seg_files import ALGORITHM, random_mask, random_series, scan_of
 
 

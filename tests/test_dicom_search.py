@@ -1,4 +1,4 @@
-"""Which series are found; that they are read rightly is shown in `test_dicom`."""
+"""Which series are found; that they are read rightly is shown in `test_dicom_reading`."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import BasicTextSRStorage
 
 from dicom_files import STUDY_UID, file_bytes, write_enhanced, write_series
+from hemaseg.dicom.search import find_series
+from hemaseg.dicom.series import Series, SeriesListing
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_search import find_series
-from hemaseg.scans.dicom_series import Series, SeriesListing
 from hemaseg.scans.screening import ReadOptions
 
 VOXELS = np.arange(4 * 2 * 2, dtype=np.int16).reshape(4, 2, 2)

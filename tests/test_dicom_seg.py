@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
 from dicom_files import phantom_series
-from hemaseg.scans.dicom_seg import Algorithm, read_seg, write_seg
+from hemaseg.dicom.seg import Algorithm, read_seg, write_seg
 from seg_files import (
     ALGORITHM,
     CLASSIC,

@@ -20,9 +20,9 @@ from pydicom.uid import (
 )
 
 from dicom_files import file_bytes, phantom_series
+from hemaseg.dicom.seg import write_seg
+from hemaseg.dicom.segments import read_seg
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_seg import write_seg
-from hemaseg.scans.dicom_segments import read_seg
 from hemaseg.scans.scan import Scan, to_stored
 from hemaseg.scans.screening import ReadOptions
 from seg_files import ALGORITHM, FILED, SHAPE, random_mask, random_series, scan_of

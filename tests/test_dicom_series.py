@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from hemaseg.dicom.series import Series, SeriesListing, choose_series
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_series import Series, SeriesListing, choose_series
 
 PATH = Path("/data/study")
 

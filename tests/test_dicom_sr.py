@@ -19,9 +19,9 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_files import phantom_series
+from hemaseg.dicom.seg import write_seg
 from hemaseg.metrics.measurement import Measurement, measure
 from hemaseg.prediction.dicom_sr import write_sr
-from hemaseg.scans.dicom_seg import write_seg
 from hemaseg.scans.scan import Scan, to_display
 from seg_files import (
     ALGORITHM,

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_objects import Frame
-from hemaseg.scans.dicom_stacks import (
+from hemaseg.dicom.objects import Frame
+from hemaseg.dicom.stacks import (
     check_same_way,
     displayed,
     find_gaps,
@@ -16,6 +15,7 @@ from hemaseg.scans.dicom_stacks import (
     same_places,
     stack,
 )
+from hemaseg.errors import ScanError
 from hemaseg.scans.screening import ReadOptions, Screen, kinds_of
 
 X, Y, Z = np.eye(3)

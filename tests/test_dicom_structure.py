@@ -17,7 +17,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from hemaseg.scans.dicom_structure import (
+from hemaseg.dicom.structure import (
     MAX_DEPTH,
     MAX_ELEMENTS,
     Structure,

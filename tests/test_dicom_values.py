@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hemaseg.dicom.objects import Frame
+from hemaseg.dicom.pixels import PixelFormat
+from hemaseg.dicom.values import scan_values
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_objects import Frame
-from hemaseg.scans.dicom_pixels import PixelFormat
-from hemaseg.scans.dicom_values import scan_values
 from hemaseg.scans.screening import Finding, Screen
 
 FORM = PixelFormat(2, 2, 1, 16, 16, is_signed=True, is_inverted=False, padding=None)

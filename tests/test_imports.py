@@ -9,9 +9,9 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "hemaseg"
 FLOW = (
-    *("errors", "files", "config", "scans", "cohorts", "slices", "metrics", "models", "training"),
-    *("prediction", "evaluation", "statistics", "comparison", "studies", "reporting", "demo"),
-    *("cli", "__main__"),
+    *("errors", "files", "config", "scans", "dicom", "intake", "cohorts", "slices", "metrics"),
+    *("models", "training", "prediction", "evaluation", "statistics", "comparison", "studies"),
+    *("reporting", "demo", "cli", "__main__"),
 )
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
 WITH_TORCH = {"slices", "models", "training", "prediction"}
@@ -100,6 +100,10 @@ def test_every_module_has_its_test_file() -> None:
         "scans": "cli",
         "training": "cli",
     }
-    modules = {p.stem for p in MODULES if p.name != "__init__.py"}
+    modules = {
+        f"dicom_{path.stem}" if package(path) == "dicom" else path.stem
+        for path in MODULES
+        if path.name != "__init__.py"
+    }
     missing = {name for name in modules if shared.get(name, name) not in tests}
     assert not missing

@@ -12,12 +12,12 @@ from pydicom import dcmread
 from dicom_files import phantom_series
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.errors import ScanError
+from hemaseg.intake.sources import find_sources, read_source
 from hemaseg.metrics.measurement import measure
 from hemaseg.prediction.outputs import Case, Clock, Wanted, write_case
 from hemaseg.prediction.places import case_places
 from hemaseg.scans.images import read_mask
 from hemaseg.scans.screening import ReadOptions, kinds_of
-from hemaseg.scans.sources import find_sources, read_source
 from hemaseg.slices.intensity import Range
 from hemaseg.training.checkpoint import ModelRecord
 

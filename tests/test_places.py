@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hemaseg.errors import ConfigError
+from hemaseg.intake.sources import Source
 from hemaseg.prediction.places import case_places, describe_dataset, sidecar_json
 from hemaseg.scans.scan import Scan
-from hemaseg.scans.sources import Source
 
 OUT = Path("out")
 VOLUME = Scan(np.zeros((3, 2, 2)), np.eye(4), Path("a.nii"))

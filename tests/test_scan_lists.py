@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hemaseg.errors import ScanError
-from hemaseg.scans.scan_lists import Wish, read_scan_list
+from hemaseg.intake.scan_lists import Wish, read_scan_list
 from hemaseg.scans.screening import ReadOptions
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 from dicom_files import phantom_series
 from hemaseg.errors import ConfigError, ScanError
 from hemaseg.files import file_sha256
+from hemaseg.intake.sources import Sources, find_sources, read_source
 from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.screening import ReadOptions, kinds_of
-from hemaseg.scans.sources import Sources, find_sources, read_source
 
 HEAD = phantom(1)
 CT = ReadOptions(modality="CT")

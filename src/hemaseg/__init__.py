@@ -2,7 +2,7 @@
 
 Data flow one way, and the packages are named after the steps:
 
-    scans -> cohorts -> slices -> metrics -> models -> training -> prediction
+    scans -> dicom -> intake -> cohorts -> slices -> metrics -> models -> training -> prediction
           -> evaluation -> statistics -> comparison -> studies -> reporting -> demo -> cli
 
 Import from the modules themselves, for example `from hemaseg.metrics.overlap import dice`.

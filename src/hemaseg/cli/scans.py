@@ -20,9 +20,9 @@ from hemaseg.cli.program import (
 from hemaseg.errors import ConfigError, SplitError
 
 if TYPE_CHECKING:
-    from hemaseg.scans.checking import Checked
+    from hemaseg.intake.checking import Checked
+    from hemaseg.intake.sources import Sources
     from hemaseg.scans.screening import ReadOptions
-    from hemaseg.scans.sources import Sources
 
 Scans = Annotated[
     list[Path],
@@ -58,8 +58,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say which scans can be read, and what is wrong with the others."""
-    from hemaseg.scans.checking import check_source
-    from hemaseg.scans.sources import find_sources
+    from hemaseg.intake.checking import check_source
+    from hemaseg.intake.sources import find_sources
 
     options = _read_options(accept, modality, max_gib)
     found = find_sources(scans, options, series=series, keep_identity=keep_identity)
@@ -131,7 +131,7 @@ def predict(
         _predict_cohort(run, scans[0], output, split_file, device=device, force=force)
         return
     refuse("only for a cohort.csv", split=split_file)
-    from hemaseg.scans.sources import find_sources
+    from hemaseg.intake.sources import find_sources
 
     require_free(output / "predictions.csv", force=True)
     options = _read_options(accept, modality, max_gib)

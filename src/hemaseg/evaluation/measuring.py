@@ -157,7 +157,7 @@ def _read(files: tuple[Path, ...], options: ReadOptions, label: int | None) -> S
         scan = read_stack(files, options)
     elif is_dicom:
         # pydicom is slow to load, and most masks are no DICOM files.
-        from hemaseg.scans.dicom_seg import read_seg
+        from hemaseg.dicom.seg import read_seg
 
         return read_seg(files[0], options, segment=label)
     else:

@@ -15,6 +15,8 @@ from torch import nn
 
 from hemaseg.errors import CheckpointError, ConfigError, ScanError
 from hemaseg.files import file_sha256
+from hemaseg.intake.checking import problem_of
+from hemaseg.intake.sources import Source, Sources, read_source
 from hemaseg.metrics.measurement import measure, measurement_columns
 from hemaseg.prediction.outputs import Case, Clock, Wanted, write_case
 from hemaseg.prediction.places import Places, case_places, describe_dataset
@@ -30,9 +32,7 @@ from hemaseg.prediction.records import (
     read_case_record,
     without_nan,
 )
-from hemaseg.scans.checking import problem_of
 from hemaseg.scans.screening import Finding, ReadOptions, Screen
-from hemaseg.scans.sources import Source, Sources, read_source
 from hemaseg.slices.intensity import intensity_range
 from hemaseg.training.checkpoint import MODEL, load_model, write_record
 from hemaseg.training.device import choose_device, is_out_of_memory, memory_format

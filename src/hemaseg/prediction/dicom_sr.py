@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from pydicom import Dataset, dcmread
 from pydicom.uid import SegmentationStorage
 
-from hemaseg.files import whole_file
-from hemaseg.metrics.measurement import Measurement
-from hemaseg.scans.dicom_attributes import quiet_pydicom
-from hemaseg.scans.dicom_references import (
+from hemaseg.dicom.attributes import quiet_pydicom
+from hemaseg.dicom.references import (
     blank_identity,
     content_uid,
     copy_identity,
     source_references,
 )
-from hemaseg.scans.dicom_seg import TRACKING_ID, Algorithm
+from hemaseg.dicom.seg import TRACKING_ID, Algorithm
+from hemaseg.files import whole_file
+from hemaseg.metrics.measurement import Measurement
 from hemaseg.scans.scan import Scan
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemaseg.files import write_text
+from hemaseg.intake.sources import Source
 from hemaseg.metrics.measurement import Measurement
 from hemaseg.prediction.overview import write_overview
 from hemaseg.prediction.places import Places, sidecar_json
 from hemaseg.scans.images import write_mask, write_probability
 from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import Finding, Screen
-from hemaseg.scans.sources import Source
 from hemaseg.slices.intensity import Range
 from hemaseg.training.checkpoint import ModelRecord
 
@@ -145,8 +145,8 @@ def _write_images(case: Case, wanted: Wanted, folder: Path, clock: Clock) -> lis
 
 def _write_dicom(case: Case, wanted: Wanted, model: ModelRecord, clock: Clock) -> list[Path]:
     # highdicom is slow to load, and most scans are no DICOM files.
+    from hemaseg.dicom.seg import Algorithm, write_seg
     from hemaseg.prediction.dicom_sr import write_sr
-    from hemaseg.scans.dicom_seg import Algorithm, write_seg
 
     algorithm = Algorithm(model.model.name, version("hemaseg"), model.weights_sha256)
     seg, report = case.places.own("seg.dcm"), case.places.own("sr.dcm")

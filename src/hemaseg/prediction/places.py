@@ -20,9 +20,9 @@ from pathlib import Path
 
 from hemaseg.errors import ConfigError
 from hemaseg.files import write_text
+from hemaseg.intake.sources import Source
 from hemaseg.scans.images import stem
 from hemaseg.scans.scan import Scan
-from hemaseg.scans.sources import Source
 
 DESCRIPTION = "dataset_description.json"
 _BIDS_NAME = re.compile("sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*_[A-Za-z0-9]+")

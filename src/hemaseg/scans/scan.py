@@ -13,10 +13,27 @@ from hemaseg.errors import ScanError
 from hemaseg.scans.screening import Finding, Screen
 
 if TYPE_CHECKING:
-    from hemaseg.scans.dicom import DicomSource
+    from pydicom import Dataset
 
 _MASK_TOLERANCE = 1e-3
 _DISPLAY_AXES = nib.orientations.axcodes2ornt(("S", "P", "L"))
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSource:
+    """The instances that the slices of a scan came from, in stored order.
+
+    The stored order of a DICOM scan is (slice, row, column), slices along the normal of the first
+    frame (the cross product of its row and column cosines), increasing.
+
+    Attributes:
+        headers: Data sets without pixels, overlays and private elements: one for each slice, or the
+            one of a multi-frame object.
+        frames: (index in `headers`, frame number from 1) of each stored slice.
+    """
+
+    headers: "tuple[Dataset, ...]"
+    frames: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +65,7 @@ class Scan:
     modality: str = ""
     stored_axes: NDArray[np.float64] | None = None
     nifti_header: Any = None
-    dicom: "DicomSource | None" = None
+    dicom: DicomSource | None = None
     pictures: tuple[Path, ...] = ()
     findings: tuple[Finding, ...] = ()
 

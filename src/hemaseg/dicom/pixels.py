@@ -18,10 +18,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from hemaseg.dicom.attributes import integer, missing, number, text, values
+from hemaseg.dicom.codecs import CODECS, bad_frame, decoded_frame
+from hemaseg.dicom.structure import Structure, body, shown_uid
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_attributes import integer, missing, number, text, values
-from hemaseg.scans.dicom_codecs import CODECS, bad_frame, decoded_frame
-from hemaseg.scans.dicom_structure import Structure, body, shown_uid
 
 NATIVE = frozenset(
     {

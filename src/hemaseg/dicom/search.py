@@ -9,19 +9,13 @@ from typing import BinaryIO
 import numpy as np
 from pydicom import Dataset
 
+from hemaseg.dicom.attributes import anonymous, identity_words, number, quiet_pydicom, text
+from hemaseg.dicom.objects import MODALITIES, Frame, read_object
+from hemaseg.dicom.places import Place, one_family, opener
+from hemaseg.dicom.series import Instance, Series, SeriesListing
+from hemaseg.dicom.stacks import heights
+from hemaseg.dicom.structure import HEAD_BYTES, starts_like_dicom
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_attributes import (
-    anonymous,
-    identity_words,
-    number,
-    quiet_pydicom,
-    text,
-)
-from hemaseg.scans.dicom_objects import MODALITIES, Frame, read_object
-from hemaseg.scans.dicom_places import Place, one_family, opener
-from hemaseg.scans.dicom_series import Instance, Series, SeriesListing
-from hemaseg.scans.dicom_stacks import heights
-from hemaseg.scans.dicom_structure import HEAD_BYTES, starts_like_dicom
 from hemaseg.scans.screening import ReadOptions, Screen
 
 _PLANES = ("sagittal", "coronal", "axial")

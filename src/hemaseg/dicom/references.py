@@ -9,7 +9,7 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.uid import UID, generate_uid
 
-from hemaseg.scans.dicom import DicomSource
+from hemaseg.scans.scan import DicomSource
 from hemaseg.scans.screening import Screen
 
 _IDENTITY = (

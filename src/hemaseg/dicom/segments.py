@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import SegmentationStorage
 
-from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_attributes import integer, items, missing, quiet_pydicom, text
-from hemaseg.scans.dicom_objects import Frame, object_frames
-from hemaseg.scans.dicom_pixels import PixelFormat, check_pixels, pixel_format, read_frames
-from hemaseg.scans.dicom_references import frame_value
-from hemaseg.scans.dicom_stacks import (
+from hemaseg.dicom.attributes import integer, items, missing, quiet_pydicom, text
+from hemaseg.dicom.objects import Frame, object_frames
+from hemaseg.dicom.pixels import PixelFormat, check_pixels, pixel_format, read_frames
+from hemaseg.dicom.references import frame_value
+from hemaseg.dicom.stacks import (
     EVEN_MM,
     OFF_LINE_MM,
     check_same_way,
@@ -25,7 +24,7 @@ from hemaseg.scans.dicom_stacks import (
     same_places,
     stack,
 )
-from hemaseg.scans.dicom_structure import (
+from hemaseg.dicom.structure import (
     HEAD_BYTES,
     Structure,
     body,
@@ -33,6 +32,7 @@ from hemaseg.scans.dicom_structure import (
     read_structure,
     starts_like_dicom,
 )
+from hemaseg.errors import ScanError
 from hemaseg.scans.scan import Scan, as_mask
 from hemaseg.scans.screening import ReadOptions, Screen, reading
 

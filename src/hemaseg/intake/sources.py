@@ -12,20 +12,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hemaseg.dicom.identity import identifies, without_words
 from hemaseg.errors import ConfigError, ScanError
 from hemaseg.files import file_sha256, natural
+from hemaseg.intake.names import path_parts, unique_names
+from hemaseg.intake.scan_lists import Wish, read_scan_list
 from hemaseg.scans.folders import files_below
 from hemaseg.scans.images import read_scan, stem
-from hemaseg.scans.names import identifies, path_parts, unique_names, without_words
 from hemaseg.scans.nifti import is_nifti
 from hemaseg.scans.pictures import is_picture, read_stack
 from hemaseg.scans.plausibility import screen_scan
 from hemaseg.scans.scan import Scan
-from hemaseg.scans.scan_lists import Wish, read_scan_list
 from hemaseg.scans.screening import Finding, ReadOptions, Screen, reading
 
 if TYPE_CHECKING:
-    from hemaseg.scans.dicom import Series
+    from hemaseg.dicom.reading import Series
 
 _IS_MASK_NAME = re.compile(".*[-_. ](mask|seg|dseg|label|roi|probseg|probability)", re.IGNORECASE)
 _NO_DICOM = (".csv", ".json", ".txt", ".tsv", ".md")
@@ -202,7 +203,7 @@ def read_source(source: Source, options: ReadOptions, *, network_modality: str =
 
 def _read(source: Source, options: ReadOptions) -> Scan:
     if source.series is not None:
-        from hemaseg.scans.dicom import read_series
+        from hemaseg.dicom.reading import read_series
 
         return read_series(source.series, options)
     if len(source.files) > 1:
@@ -330,7 +331,7 @@ def _studies(
     Raises:
         ScanError: There is no series.
     """
-    from hemaseg.scans.dicom import choose_series, find_series
+    from hemaseg.dicom.reading import choose_series, find_series
 
     listing = find_series(path, options)
     series = [one for one in listing.series if not _is_below(one.files, leave_out)]

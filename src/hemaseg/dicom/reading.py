@@ -13,45 +13,26 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
+from hemaseg.dicom.attributes import quiet_pydicom
+from hemaseg.dicom.objects import MODALITIES, Frame
+from hemaseg.dicom.pixels import PixelFormat, read_frames
+from hemaseg.dicom.places import Place, one_family, opener
+from hemaseg.dicom.search import find_series
+from hemaseg.dicom.series import Instance, Series, SeriesListing, choose_series
+from hemaseg.dicom.stacks import Stack, check_same_way, displayed, same_places, stack
+from hemaseg.dicom.values import scan_values
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_attributes import quiet_pydicom
-from hemaseg.scans.dicom_objects import MODALITIES, Frame
-from hemaseg.scans.dicom_pixels import PixelFormat, read_frames
-from hemaseg.scans.dicom_places import Place, one_family, opener
-from hemaseg.scans.dicom_search import find_series
-from hemaseg.scans.dicom_series import Instance, Series, SeriesListing, choose_series
-from hemaseg.scans.dicom_stacks import Stack, check_same_way, displayed, same_places, stack
-from hemaseg.scans.dicom_values import scan_values
-from hemaseg.scans.scan import Scan
+from hemaseg.scans.scan import DicomSource, Scan
 from hemaseg.scans.screening import ReadOptions, Screen
 
 __all__ = [
-    "DicomSource",
     "Series",
     "SeriesListing",
     "choose_series",
     "find_series",
     "read_series",
 ]
-
-
-@dataclass(frozen=True, eq=False)
-class DicomSource:
-    """The instances that the slices of a scan came from, in stored order.
-
-    The stored order of a DICOM scan is (slice, row, column), slices along the normal of the first
-    frame (the cross product of its row and column cosines), increasing.
-
-    Attributes:
-        headers: Data sets without pixels, overlays and private elements: one for each slice, or the
-            one of a multi-frame object.
-        frames: (index in `headers`, frame number from 1) of each stored slice.
-    """
-
-    headers: tuple[Dataset, ...]
-    frames: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)

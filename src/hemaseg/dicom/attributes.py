@@ -15,8 +15,8 @@ from typing import Any
 from pydicom import Dataset, Sequence, config
 from pydicom.multival import MultiValue
 
+from hemaseg.dicom.identity import MIN_LETTERS, identifies
 from hemaseg.errors import ScanError
-from hemaseg.scans.names import MIN_LETTERS, identifies
 
 _NAMES = (
     *("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName"),

@@ -38,7 +38,7 @@ from pydicom.uid import (
 from hemaseg.errors import ScanError
 
 if TYPE_CHECKING:
-    from hemaseg.scans.dicom_pixels import PixelFormat
+    from hemaseg.dicom.pixels import PixelFormat
 
 _SEQUENTIAL, _LOSSLESS, _LS = b"\xc0\xc1", b"\xc3", b"\xf7"
 """Markers of frame headers: JPEG baseline and extended, JPEG lossless, JPEG-LS."""

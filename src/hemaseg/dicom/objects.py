@@ -20,24 +20,10 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from hemaseg.dicom.attributes import items, missing, number, numbers, text, uid, values
+from hemaseg.dicom.pixels import PixelFormat, check_pixels, pixel_format
+from hemaseg.dicom.structure import Structure, check_size, read_header, read_structure, shown_uid
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_attributes import (
-    items,
-    missing,
-    number,
-    numbers,
-    text,
-    uid,
-    values,
-)
-from hemaseg.scans.dicom_pixels import PixelFormat, check_pixels, pixel_format
-from hemaseg.scans.dicom_structure import (
-    Structure,
-    check_size,
-    read_header,
-    read_structure,
-    shown_uid,
-)
 
 Role = Literal["original", "derived", "localizer", "secondary-capture"]
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hemaseg.dicom.attributes import anonymous
+from hemaseg.dicom.objects import MODALITIES, DicomObject, Role
+from hemaseg.dicom.places import Place
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom_attributes import anonymous
-from hemaseg.scans.dicom_objects import MODALITIES, DicomObject, Role
-from hemaseg.scans.dicom_places import Place
 from hemaseg.scans.screening import Screen
 
 MIN_IMAGES = 3

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemaseg.scans.dicom_objects import Frame
-from hemaseg.scans.dicom_pixels import PixelFormat
+from hemaseg.dicom.objects import Frame
+from hemaseg.dicom.pixels import PixelFormat
 from hemaseg.scans.screening import Screen
 
 AIR_HU = -1000

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from hemaseg.errors import HemasegError, ScanError
+from hemaseg.intake.sources import Source, read_source
 from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import KINDS, Finding, ReadOptions
-from hemaseg.scans.sources import Source, read_source
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,17 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 
-from hemaseg.files import whole_file
-from hemaseg.scans.dicom import DicomSource
-from hemaseg.scans.dicom_attributes import quiet_pydicom
-from hemaseg.scans.dicom_references import (
+from hemaseg.dicom.attributes import quiet_pydicom
+from hemaseg.dicom.references import (
     blank_identity,
     content_uid,
     copy_identity,
     frame_value,
     source_references,
 )
-from hemaseg.scans.dicom_segments import read_seg
-from hemaseg.scans.scan import Scan, to_stored
+from hemaseg.dicom.segments import read_seg
+from hemaseg.files import whole_file
+from hemaseg.scans.scan import DicomSource, Scan, to_stored
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription

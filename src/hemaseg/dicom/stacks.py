@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemaseg.scans.dicom_objects import Frame
+from hemaseg.dicom.objects import Frame
 from hemaseg.scans.plausibility import TILT_DEG
 from hemaseg.scans.scan import display_orientation, to_display
 from hemaseg.scans.screening import Screen

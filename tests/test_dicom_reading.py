@@ -40,8 +40,8 @@ from dicom_files import (
     write_enhanced,
     write_series,
 )
+from hemaseg.dicom.reading import choose_series, find_series, read_series
 from hemaseg.errors import ScanError
-from hemaseg.scans.dicom import choose_series, find_series, read_series
 from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import ReadOptions, kinds_of
 

@@ -8,10 +8,10 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from hemaseg.dicom.identity import without_words
 from hemaseg.errors import ScanError
 from hemaseg.scans.archives import is_archive, open_archive
 from hemaseg.scans.folders import files_below
-from hemaseg.scans.names import without_words
 from hemaseg.scans.screening import Screen
 
 
