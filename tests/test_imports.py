@@ -9,7 +9,18 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "hemaseg"
 FLOW = (
-    *("errors", "files", "config", "scans", "dicom", "intake", "cohorts", "slices", "metrics"),
+    *(
+        "errors",
+        "files",
+        "config",
+        "scans",
+        "dicom",
+        "intake",
+        "phantoms",
+        "cohorts",
+        "slices",
+        "metrics",
+    ),
     *("models", "training", "prediction", "evaluation", "statistics", "comparison", "studies"),
     *("reporting", "demo", "cli", "__main__"),
 )

@@ -1,0 +1,78 @@
+"""Train the weights that ship with the package, or others like them.
+
+    hemaseg phantom --seed 0 --num 1200 --modality mixed --turned -o heads
+    hemaseg index heads/heads.csv -o heads/cohort.csv
+    hemaseg index ct-phe-sich --masks hematoma_silver --modality CT -o sich.csv
+    python scripts/train_weights.py --heads heads/cohort.csv --sich sich.csv --recipe RECIPE -o RUN
+
+Training slices are of synthetic heads alone; `--with-sich` adds the training part of ct-phe-sich.
+The epoch is chosen by Dice per subject over the validation part of ct-phe-sich and as many
+synthetic heads that are not trained on; the test part (`configs/weights/sich-split.json`) is never
+read.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from hemaseg.cohorts.split import parts, read_split
+from hemaseg.cohorts.table import read_cohort
+from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
+from hemaseg.slices.dataset import SliceSet, load_slices
+from hemaseg.training.loop import DataOrigin, Progress, train
+
+SPLIT = Path(__file__).parents[1] / "configs" / "weights" / "sich-split.json"
+
+
+def joined(first: SliceSet, second: SliceSet) -> SliceSet:
+    """Slices of two sets."""
+    return SliceSet(
+        torch.cat([first.images, second.images]),
+        torch.cat([first.masks, second.masks]),
+        first.names + second.names,
+    )
+
+
+def main() -> None:
+    """Train one network."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--heads", type=Path, required=True)
+    parser.add_argument("--sich", type=Path, required=True)
+    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--with-sich", action="store_true")
+    parser.add_argument("--start", type=Path)
+    parser.add_argument("--base-width", type=int, default=32)
+    parser.add_argument("--model", default="dr_unet")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    recipe = read_config(options.recipe, Recipe)
+    heads, sich = read_cohort(options.heads), read_cohort(options.sich)
+    split = read_split(SPLIT)
+    real = parts(split, sich, 0)
+    validation = load_slices(real.validation, recipe)
+    num_held_out = len({name.subject for name in validation.names})
+    learnt, held_out = heads.subjects[:-num_held_out], heads.subjects[-num_held_out:]
+    validation = joined(validation, load_slices(heads.select(held_out), recipe))
+    training = load_slices(heads.select(learnt), recipe)
+    if options.with_sich:
+        training = joined(training, load_slices(real.train, recipe))
+    config = RunConfig(
+        model=ModelConfig(name=options.model, options={"base_width": options.base_width}),
+        seed=options.seed,
+        recipe=recipe,
+    )
+    origin = DataOrigin(heads.sha256, split.sha256, 0)
+    record = train(config, training, validation, options.output, origin=origin, progress=show)
+    print(record.model_dump_json(indent=2))
+
+
+def show(progress: Progress) -> None:
+    """A line every hundred steps."""
+    if progress.step % 100 == 0:
+        print(f"{progress.describe()}, step {progress.step}/{progress.num_steps}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

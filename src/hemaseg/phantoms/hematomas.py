@@ -1,0 +1,265 @@
+"""Blood in a head: where it is, how large and how ragged, what it pushes away and breaks into.
+
+Sites and their shares follow the large series of spontaneous hemorrhage (Qureshi et al., N Engl J
+Med 2001, 344:1450): about half deep, a third lobar, the rest in cerebellum and brainstem.
+
+Shape legend: planes J (several for each slice), rows H, columns W.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemaseg.phantoms.anatomy import HEMATOMA, Labels, Tissue
+from hemaseg.phantoms.atlas import Atlas
+from hemaseg.phantoms.warping import Positions, rotation, smooth_noise
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where hematomas arise.
+
+    Attributes:
+        name: As in tables.
+        share: Of all hematomas.
+        center_mm: Toward superior, posterior, and left or right in the atlas.
+        spread_mm: Standard deviation of the center along each.
+        max_ml: Larger ones are not survived, or would be named after the neighbouring site.
+    """
+
+    name: str
+    share: float
+    center_mm: tuple[float, float, float]
+    spread_mm: tuple[float, float, float]
+    max_ml: float
+
+
+SITES = (
+    Site("putamen", 0.34, (4.0, 0.0, 27.0), (6.0, 8.0, 4.0), 120.0),
+    Site("caudate", 0.05, (10.0, -10.0, 15.0), (4.0, 5.0, 2.0), 25.0),
+    Site("thalamus", 0.14, (7.0, 18.0, 13.0), (3.0, 4.0, 3.0), 45.0),
+    Site("frontal lobe", 0.09, (25.0, -40.0, 25.0), (15.0, 14.0, 10.0), 120.0),
+    Site("parietal lobe", 0.09, (38.0, 40.0, 28.0), (12.0, 12.0, 10.0), 120.0),
+    Site("temporal lobe", 0.08, (-12.0, 15.0, 45.0), (8.0, 18.0, 6.0), 90.0),
+    Site("occipital lobe", 0.06, (8.0, 75.0, 22.0), (10.0, 10.0, 8.0), 90.0),
+    Site("cerebellum", 0.1, (-36.0, 60.0, 22.0), (6.0, 9.0, 11.0), 40.0),
+    Site("pons", 0.05, (-30.0, 25.0, 0.0), (5.0, 3.0, 3.0), 15.0),
+)
+
+
+@dataclass(frozen=True)
+class Hematoma:
+    """One hematoma, as it was made.
+
+    Attributes:
+        site: Name of a `Site`.
+        volume_ml: Of the shape, sampled on planes finer than slices; 0 if no tissue could hold it.
+        ventricular_ml: Blood that broke into the ventricles, not part of `volume_ml`.
+        is_irregular: Whether the shape is ragged or has satellites.
+        has_fluid_level: Whether plasma stands above clot.
+    """
+
+    site: str
+    volume_ml: float
+    ventricular_ml: float
+    is_irregular: bool
+    has_fluid_level: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A head before it is imaged.
+
+    Attributes:
+        labels: `(J, H, W)` of `Tissue`.
+        positions: `(3, J, H, W)` in the atlas in mm toward superior, posterior, left.
+        tissues: Of this head on the atlas grid.
+        atlas: The atlas.
+        spacing_mm: Of planes, rows and columns.
+    """
+
+    labels: Labels
+    positions: Positions
+    tissues: Labels
+    atlas: Atlas
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel of `labels`; tilt shears slices and changes none."""
+        return float(np.prod(self.spacing_mm)) / 1000
+
+
+def flat_indices(positions: Positions, atlas: Atlas) -> NDArray[np.int32]:
+    """Index into a flattened map of the atlas of the voxel nearest to each position.
+
+    Positions outside get the nearest voxel at the border.
+    """
+    flat = np.zeros(positions.shape[1:], np.int32)
+    for axis, size in enumerate(atlas.grey.shape):
+        index = (positions[axis] - np.float32(atlas.low_mm[axis] - 0.5)).astype(np.int32)
+        np.clip(index, 0, size - 1, out=index)
+        flat *= size
+        flat += index
+    return flat
+
+
+def draw_site(random: np.random.Generator) -> Site:
+    """A site at random, by share."""
+    shares = np.array([site.share for site in SITES])
+    return SITES[int(random.choice(len(SITES), p=shares / shares.sum()))]
+
+
+def add_hematoma(
+    volume: Volume, site: Site, volume_ml: float, random: np.random.Generator
+) -> Hematoma:
+    """Put blood into a head, in place.
+
+    The tissue around it moves outward so that part of the blood finds room, less near the skull;
+    the rest of the blood replaces tissue. Within reach of the shape, blood in ventricles is
+    `VENTRICULAR_BLOOD`.
+
+    Args:
+        volume: The head; labels change, and positions where tissue moved.
+        site: Where.
+        volume_ml: How much; the shape gets it as exactly as planes and pixels allow, unless the
+            site lacks tissue.
+        random: Draws place, shape and what is around.
+    """
+    labels, positions, atlas = volume.labels, volume.positions, volume.atlas
+    side = random.choice((-1, 1))
+    center_mm = np.array(site.center_mm) * (1, 1, side) + random.normal(size=3) * site.spread_mm
+    radius_mm = (volume_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3)
+    box = _box(positions, center_mm, radius_mm, volume.spacing_mm)
+    near, here = positions[:, *box], labels[box]
+    depth_mm = -atlas.hull_half_mm.reshape(-1)[flat_indices(near, atlas)] * np.float32(0.5)
+    _push(near, center_mm, radius_mm, depth_mm, random.uniform(0.2, 0.95))
+    moved = flat_indices(near, atlas)
+    # Tissue moves, blood and what else is no part of the atlas stays.
+    is_blood = np.isin(here, (*HEMATOMA, Tissue.VENTRICULAR_BLOOD, Tissue.HOLDER))
+    here[~is_blood] = volume.tissues.reshape(-1)[moved][~is_blood]
+    irregularity = float(random.choice((0.2, 0.5, 0.9), p=(0.3, 0.4, 0.3)))
+    reach, ripple = _reach(near, center_mm, radius_mm, irregularity, random)
+    can_hold = (here == Tissue.WHITE) | (here == Tissue.GREY) | (here == Tissue.SCAR)
+    can_hold &= depth_mm > 2
+    wanted = min(round(volume_ml / volume.voxel_ml), int(can_hold.sum()))
+    if wanted == 0:
+        return Hematoma(site.name, 0.0, 0.0, False, False)
+    edge = np.partition(reach[can_hold], wanted - 1)[wanted - 1]
+    is_clot = can_hold & (reach <= edge)
+    in_ventricle = (here == Tissue.VENTRICLE) & (reach <= edge)
+    rim = random.uniform(0.5, 3.0)
+    halo = random.exponential(4.0) if random.random() < 0.85 else 0.0
+    around = can_hold & (reach > edge) & (reach <= edge + halo * (1 + ripple))
+    here[around] = Tissue.EDEMA
+    here[is_clot] = Tissue.BLOOD
+    here[is_clot & (reach > edge - rim)] = Tissue.BLOOD_RIM
+    has_level = bool(volume_ml > 5 and random.random() < 0.1)
+    if has_level:
+        # The patient lies on the back: plasma stands in front.
+        front = np.quantile(near[1][is_clot], random.uniform(0.2, 0.6))
+        here[is_clot & (near[1] < front)] = Tissue.PLASMA
+    here[in_ventricle] = Tissue.VENTRICULAR_BLOOD
+    ventricular_ml = float(in_ventricle.sum()) * volume.voxel_ml
+    clot_ml = float(is_clot.sum()) * volume.voxel_ml
+    return Hematoma(site.name, clot_ml, ventricular_ml, irregularity > 0.3, has_level)
+
+
+def fill_ventricles(volume: Volume, random: np.random.Generator) -> None:
+    """Blood in the ventricles, in place.
+
+    It lies at the back, where the patient lies, or fills them as a cast.
+    """
+    labels, positions = volume.labels, volume.positions
+    fluid = labels == Tissue.VENTRICLE
+    if not fluid.any():
+        return
+    backward = positions[1][fluid]
+    if random.random() < 0.7:
+        # Layers at the back of each horn: the last few millimetres.
+        filled = backward > np.quantile(backward, random.uniform(0.6, 0.97))
+    else:
+        sideways = positions[2][fluid] * random.choice((-1, 1))
+        filled = sideways > np.quantile(sideways, random.uniform(0.1, 0.9))
+    blood = np.zeros(len(backward), np.uint8)
+    blood[:] = Tissue.VENTRICLE
+    blood[filled] = Tissue.VENTRICULAR_BLOOD
+    labels[fluid] = blood
+
+
+def _box(
+    positions: Positions,
+    center_mm: NDArray[np.float64],
+    radius_mm: float,
+    spacing_mm: tuple[float, float, float],
+) -> tuple[slice, slice, slice]:
+    """Where a hematoma and what it moves can be."""
+    coarse = positions[:, ::2, ::4, ::4]
+    squares = ((coarse - center_mm.astype(np.float32)[:, None, None, None]) ** 2).sum(axis=0)
+    nearest = np.unravel_index(int(squares.argmin()), squares.shape)
+    reach_mm = 2.5 * radius_mm + 18
+    slices = []
+    for index, step, size, spacing in zip(
+        nearest, (2, 4, 4), positions.shape[1:], spacing_mm, strict=True
+    ):
+        middle, half = int(index) * step, round(reach_mm / spacing) + step
+        slices.append(slice(max(0, middle - half), min(size, middle + half + 1)))
+    return slices[0], slices[1], slices[2]
+
+
+def _push(
+    near: Positions,
+    center_mm: NDArray[np.float64],
+    radius_mm: float,
+    depth_mm: NDArray[np.float32],
+    share: float,
+) -> None:
+    """Move positions toward the center, in place, so that tissue appears moved away from it.
+
+    A sphere that grows from a point within an incompressible medium moves what was at radius q to
+    r with q^3 = r^3 - R^3. Here only a `share` of R^3 is displaced, it fades with distance, and
+    nothing moves at the skull.
+    """
+    offset = near - center_mm.astype(np.float32)[:, None, None, None]
+    ratio = np.sqrt((offset**2).sum(axis=0)) / np.float32(radius_mm)
+    np.maximum(ratio, 1e-3, out=ratio)
+    cube = ratio**3
+    outside = np.maximum(ratio - 1, 0)
+    firm = np.clip(depth_mm / 12, 0, 1)
+    displaced = np.minimum(cube, 1) * share * np.exp(-outside * np.float32(0.8)) * firm
+    factor = np.cbrt(np.maximum(cube - displaced, 0)) / ratio
+    near -= offset * (1 - factor)
+
+
+def _reach(
+    near: Positions,
+    center_mm: NDArray[np.float64],
+    radius_mm: float,
+    irregularity: float,
+    random: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Distance from the center in mm under an uneven measure, and the ripple in it."""
+    stretch = np.exp(random.normal(0, 0.35, 3))
+    stretch /= np.prod(stretch) ** (1 / 3)
+    turn = (rotation(random.uniform(-90, 90, 3)) / stretch[:, None]).astype(np.float32)
+    offset = near - center_mm.astype(np.float32)[:, None, None, None]
+
+    def length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        turned = np.tensordot(turn, vectors, axes=1)
+        return np.asarray(np.sqrt((turned**2).sum(axis=0)), np.float32)
+
+    distance = length(offset)
+    # Waves of about a centimetre and more make lobes; smaller ones fray the border.
+    counts = [min(14, 4 + round(size / 12)) for size in near.shape[1:]]
+    ripple = smooth_noise(near.shape[1:], counts, random)
+    ripple += 0.5 * smooth_noise(near.shape[1:], [2 * count - 3 for count in counts], random)
+    reach = distance * np.exp(-np.float32(irregularity) * ripple)
+    if irregularity > 0.3:
+        for _ in range(random.poisson(1.0)):
+            away = random.normal(size=3)
+            away *= radius_mm * random.uniform(1.0, 1.5) / np.linalg.norm(away)
+            size = random.uniform(0.15, 0.5)
+            apart = length(offset - away.astype(np.float32)[:, None, None, None])
+            np.minimum(reach, apart / np.float32(size), out=reach)
+    return reach, ripple
