@@ -3,11 +3,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.errors import CheckpointError
+from hemaseg.files import file_sha256
 from hemaseg.models.catalogue import build_model
-from hemaseg.training.checkpoint import MODEL, WEIGHTS, load_model, save_model, software
+from hemaseg.training.checkpoint import (
+    MODEL,
+    WEIGHTS,
+    load_model,
+    save_model,
+    save_weights,
+    software,
+)
 
 MODEL_CONFIG = ModelConfig(name="dr_unet", options={"base_width": 8})
 
@@ -81,6 +90,51 @@ def test_record_of_another_kind_is_refused(run_folder: Path) -> None:
     (run_folder / MODEL).write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match="format: Input should be 'hemaseg-model-1'"):
         load_model(run_folder)
+
+
+def test_float16_weights_are_rounded_and_load_as_float32(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_model(MODEL_CONFIG.name, MODEL_CONFIG.options)
+    network.train()(torch.rand(2, 1, 32, 32))
+    options = {"image_size": 32, "intensity": IntensityConfig(), "threshold": 0.5}
+    save_model(tmp_path, network, MODEL_CONFIG, **options, is_float16=True)  # type: ignore[arg-type]
+    stored = load_file(tmp_path / WEIGHTS)
+    parameters = [name for name, _ in network.named_parameters()]
+    assert {stored[name].dtype for name in parameters} == {torch.float16}
+    loaded, _ = load_model(tmp_path)
+    found = loaded.state_dict()
+    for key, value in network.state_dict().items():
+        assert found[key].dtype == value.dtype
+        # 11 binary digits, or a step of 2^-24 below the smallest normal number.
+        torch.testing.assert_close(found[key], value, rtol=2**-11, atol=2**-25)
+    assert any(not torch.equal(found[key], value) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_kept"),
+    [
+        ("weight", 65504.0, False),
+        ("weight", -7e4, True),
+        ("weight", 1e-9, False),  # becomes 0, which moves a sum by as little
+        ("running_mean", 7e4, True),
+        ("running_var", 0.0, False),
+        ("running_var", 2.0**-14, False),
+        ("running_var", 2.0**-15, True),
+    ],
+)
+def test_what_float16_cannot_hold_stays_float32(
+    tmp_path: Path, name: str, value: float, is_kept: bool
+) -> None:
+    network = torch.nn.BatchNorm2d(3)
+    network.state_dict()[name][1] = value
+    sha256 = save_weights(tmp_path, network, is_float16=True)
+    assert sha256 == file_sha256(tmp_path / WEIGHTS)
+    stored = load_file(tmp_path / WEIGHTS)
+    floats = {key: kept.dtype for key, kept in stored.items() if kept.is_floating_point()}
+    expected = dict.fromkeys(floats, torch.float16)
+    expected |= {name: torch.float32} if is_kept else {}
+    assert floats == expected
+    assert float(stored[name][1]) == pytest.approx(value, abs=1e-8)
 
 
 def test_software_names_the_versions() -> None:

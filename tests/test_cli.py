@@ -135,7 +135,7 @@ def test_anova_prints_no_p_of_zero(hemaseg: Verb) -> None:
 
 
 def test_models_as_text_and_json(hemaseg: Verb) -> None:
-    costs = json.loads(hemaseg("models", "--json").out)
+    costs = json.loads(hemaseg("models", "--json").out)["networks"]
     assert {cost["name"]: cost["num_parameters"] for cost in costs}["unet"] == 31_114_305
     assert "31,114,305" in hemaseg("models").out
 

@@ -6,6 +6,7 @@ The network's threshold is 0, so that a mask is the whole scan and its volume is
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -21,6 +22,7 @@ from PIL import Image
 
 from command_line import Verb, child, files
 from dicom_files import phantom_series
+from hemaseg import weights
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.models.catalogue import build_model
 from hemaseg.scans.phantoms import phantom
@@ -50,7 +52,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     beside = {path.name for path in tmp_path.iterdir()}
-    assert beside <= {"run", "scans", "out", "dicom", "dicom.zip", "list.csv", "m.csv", "DOE_JOHN"}
+    read = {"run", "scans", "dicom", "dicom.zip", "list.csv", "DOE_JOHN"}
+    assert beside <= read | {"shipped", weights.DEFAULT, "out", "m.csv"}
 
 
 def write_head(path: Path) -> None:
@@ -230,6 +233,28 @@ def test_resume_and_force(hemaseg: Verb, folder: Path) -> None:
     assert table()["a"]["findings"] == ""
 
 
+def test_without_a_model_the_shipped_one_is_used(
+    hemaseg: Verb, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "SHIPPED", folder / "shipped")
+    ended = hemaseg("predict", "scans", "-o", "out")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.startswith("hemaseg: no weights ship with this version of hemaseg, so ")
+    assert not (folder / "out").exists()
+    shutil.copytree("run", Path("shipped", weights.DEFAULT))
+    ended = hemaseg("predict", "scans", "-o", "out")
+    assert (ended.status, "2 of 2 cases done (0 of them" in ended.out) == (0, True)
+    assert ended.err.startswith(f"Model {weights.DEFAULT}, which ships with hemaseg: ")
+    # The same weights by name and by path are the same task.
+    ended = hemaseg("predict", "scans", "--model", weights.DEFAULT, "-o", "out")
+    assert ("(2 of them before)" in ended.out, ended.err) == (True, "")
+    shutil.copytree("run", weights.DEFAULT)
+    ended = hemaseg("predict", "scans", "--model", weights.DEFAULT, "-o", "out")
+    assert ended.err.endswith(f"ships with hemaseg, not the folder ./{weights.DEFAULT}\n")
+    ended = hemaseg("predict", "scans", "--model", f"./{weights.DEFAULT}", "-o", "out")
+    assert ("(2 of them before)" in ended.out, ended.err) == (True, "")
+
+
 def test_results_in_the_folder_of_the_scans_are_not_scans(hemaseg: Verb, folder: Path) -> None:
     arguments = ["predict", ".", "--model", "run", "-o", "out"]
     assert hemaseg(*arguments).status == 0
@@ -252,7 +277,6 @@ def test_results_in_the_folder_of_the_scans_are_not_scans(hemaseg: Verb, folder:
         ("predict scans --model run -o out --max-gib 0", "'--max-gib'"),
         ("predict scans --model run -o out --device gpu", 'device "gpu" cannot be used'),
         ("predict scans --model run -o out --split s.json", "--split: only for a cohort.csv"),
-        ("predict scans -o out", "Missing option '--model'"),
         ("predict --model run -o out", "Missing argument 'SCAN...'"),
         ("check scans --accept none", "accept none: expected some of"),
         ("measure nowhere.nii", "nowhere.nii: no such file"),

@@ -21,8 +21,8 @@ FLOW = (
         "slices",
         "metrics",
     ),
-    *("models", "training", "prediction", "evaluation", "statistics", "comparison", "studies"),
-    *("reporting", "demo", "cli", "__main__"),
+    *("models", "training", "weights", "prediction", "evaluation", "statistics", "comparison"),
+    *("studies", "reporting", "demo", "cli", "__main__"),
 )
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
 WITH_TORCH = {"slices", "models", "training", "prediction"}

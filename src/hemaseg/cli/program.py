@@ -68,6 +68,22 @@ def require_free(file: Path, force: bool, *, suffix: str = "") -> None:
         raise ConfigError(f"{nearest}: is a file, expected a folder. Choose another place.")
 
 
+def find_model(asked: str | None) -> Path:
+    """The folder of a model; says so where a shipped one was not named, or also is a folder.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    from hemaseg.weights import CARD, DEFAULT, model_folder
+
+    folder = model_folder(asked)
+    if asked is None:
+        typer.echo(f"Model {DEFAULT}, which ships with hemaseg: {folder / CARD}", err=True)
+    elif folder != Path(asked) and Path(asked).exists():
+        typer.echo(f"Model {asked} that ships with hemaseg, not the folder ./{asked}", err=True)
+    return folder
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, float, int], None]]:
     """A bar on standard error: what is being done, how far all of it is, and the time left.

@@ -13,6 +13,7 @@ from hemaseg.cli.program import (
     Device,
     Force,
     app,
+    find_model,
     progress_bar,
     refuse,
     require_free,
@@ -87,10 +88,13 @@ def predict(
         list[Path],
         typer.Argument(metavar="SCAN...", help="As for hemaseg check; or cohort.csv alone."),
     ],
-    run: Annotated[
-        Path, typer.Option("--model", metavar="RUN", help="Run folder of hemaseg train.")
-    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Run folder of hemaseg train, or name of weights that ship."
+        ),
+    ] = None,
     probability: Annotated[
         bool, typer.Option("--probability", help="Write the map of probabilities too.")
     ] = False,
@@ -116,6 +120,7 @@ def predict(
     """Write masks, volumes and pictures of scans."""
     from hemaseg.cohorts.table import is_cohort
 
+    run = find_model(model)
     if len(scans) == 1 and is_cohort(scans[0]):
         refuse(
             "not for a cohort.csv",

@@ -134,14 +134,19 @@ def split(
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
-    """List the networks with their parameters and multiply-adds."""
+    """List the networks with their size, and the weights that ship."""
     from dataclasses import asdict
 
     from hemaseg.models.cost import list_models
+    from hemaseg.weights import list_shipped
 
-    costs = list_models()
+    costs, shipped = list_models(), list_shipped()
     if as_json:
-        typer.echo(json.dumps([asdict(cost) for cost in costs], indent=2))
+        content = {
+            "networks": [asdict(cost) for cost in costs],
+            "weights": [asdict(one) for one in shipped],
+        }
+        typer.echo(json.dumps(content, indent=2))
         return
     typer.echo(f"{'name':<14} {'parameters':>12} {'multiply-adds':>15}  what it is")
     for cost in costs:
@@ -150,6 +155,15 @@ def models(as_json: AsJson = False) -> None:
             f"{cost.description}"
         )
     typer.echo("Trainable parameters; multiply-adds of the convolutions for one 256x256 slice.")
+    for one in shipped:
+        typer.echo(
+            f"\n{one.name}{' (default)' if one.is_default else ''}: weights that ship, of "
+            f"{one.network} ({one.num_parameters:,} parameters) for "
+            f"{one.modality or 'CT or MRI'} at {one.image_size}x{one.image_size}, "
+            f"{one.num_bytes:,} bytes,\nSHA-256 {one.sha256}"
+        )
+    if not shipped:
+        typer.echo("\nNo weights ship with this version.")
 
 
 @app.command()

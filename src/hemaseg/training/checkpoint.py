@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from hemaseg.config import IntensityConfig, ModelConfig, Section
 from hemaseg.errors import CheckpointError
@@ -27,6 +27,9 @@ from hemaseg.models.catalogue import build_model
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
 RUN = "run.json"
+
+_SMALLEST_NORMAL = torch.finfo(torch.float16).tiny
+"""2^-14; what is smaller has fewer digits in float16."""
 
 
 class ModelRecord(Section):
@@ -134,11 +137,47 @@ def save_model(
     intensity: IntensityConfig,
     threshold: float,
     modality: str = "",
+    is_float16: bool = False,
 ) -> None:
-    """Write weights and `model.json`; each file whole or not at all, the record last."""
+    """Write weights (see `save_weights`) and `model.json`; each whole or not, the record last."""
+    weights_sha256 = save_weights(folder, network, is_float16=is_float16)
+    record = ModelRecord(
+        model=model,
+        image_size=image_size,
+        intensity=intensity,
+        threshold=threshold,
+        modality=modality,
+        weights_sha256=weights_sha256,
+    )
+    write_record(record, folder / MODEL)
+
+
+def save_weights(folder: Path, network: nn.Module, *, is_float16: bool = False) -> str:
+    """Write the weights of a network, whole or not at all.
+
+    Args:
+        folder: Where `weights.safetensors` goes.
+        network: On any device.
+        is_float16: Whether numbers are rounded to float16, for half the bytes. A number keeps 11
+            binary digits, so it moves by at most 1/2048 of itself (0.05 %), and below 6e-5 by at
+            most 3e-8. A tensor that holds a number beyond 65504 stays float32, and so does a
+            running statistic of batch norm that holds one below 6e-5 other than 0: its root
+            divides, so its digits count and not its size.
+            Networks are float32 again after loading; what rounding lost does not come back, so
+            probabilities differ a little: `scripts/ship_model.py` says by how much.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+    """
     weights = {
         key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
     }
+    if is_float16:
+        statistics = {name for name, _ in network.named_buffers()}
+        weights = {key: _rounded(value, key in statistics) for key, value in weights.items()}
     try:
         with whole_file(folder / WEIGHTS) as partial:
             save_file(weights, partial)
@@ -147,19 +186,24 @@ def save_model(
             f"{folder / WEIGHTS}: cannot be written ({error}). Check that the folder may be "
             "written to and has space."
         ) from error
-    record = ModelRecord(
-        model=model,
-        image_size=image_size,
-        intensity=intensity,
-        threshold=threshold,
-        modality=modality,
-        weights_sha256=file_sha256(folder / WEIGHTS),
-    )
-    write_record(record, folder / MODEL)
+    return file_sha256(folder / WEIGHTS)
+
+
+def _rounded(values: Tensor, is_statistic: bool) -> Tensor:
+    """Floating-point values as float16 where that has their range; others as they are."""
+    if not values.is_floating_point():
+        return values
+    rounded = values.half()
+    size = values.abs()
+    overflows = bool((rounded.isinf() & values.isfinite()).any())
+    underflows = is_statistic and bool(((size > 0) & (size < _SMALLEST_NORMAL)).any())
+    return values if overflows or underflows else rounded
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
     """The network of a run folder, on the CPU in evaluation mode, and how to use it.
+
+    It is float32 however the weights are stored.
 
     Raises:
         CheckpointError: If a file is missing, damaged, changed since it was written, or does not

@@ -1,0 +1,287 @@
+"""Which folder a model is, what ships, and how a run becomes a model that ships."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from command_line import Verb, files
+from hemaseg import weights
+from hemaseg.config import IntensityConfig, ModelConfig
+from hemaseg.errors import CheckpointError, ConfigError
+from hemaseg.files import file_sha256
+from hemaseg.models.catalogue import build_model
+from hemaseg.training.checkpoint import (
+    MODEL,
+    RUN,
+    WEIGHTS,
+    ModelRecord,
+    RunRecord,
+    load_model,
+    read_record,
+    save_model,
+    software,
+    write_record,
+)
+from hemaseg.weights import (
+    CARD,
+    DEFAULT,
+    ShippedModel,
+    list_shipped,
+    model_folder,
+    shipped_model,
+    shipped_names,
+)
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "ship_model.py"
+MODEL_CONFIG = ModelConfig(name="dr_unet", options={"base_width": 8})
+
+
+RUN_RECORD = RunRecord(
+    status="complete",
+    device="cpu",
+    precision="fp32",
+    software=software(),
+    cohort_sha256="c",
+    split_sha256="s",
+    fold=0,
+    num_training_subjects=1,
+    num_training_slices=1,
+    num_training_lesion_slices=1,
+    num_validation_subjects=1,
+    num_validation_slices=1,
+)
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ship_model", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ship_model"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+SHIP = load_script()
+
+
+def save_run(folder: Path, *, scale: float = 1.0) -> Path:
+    """A run folder with a card, whose running statistics are off their start."""
+    torch.manual_seed(0)
+    network = build_model(MODEL_CONFIG.name, MODEL_CONFIG.options)
+    for _ in range(20):
+        network.train()(torch.rand(2, 1, 32, 32))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(scale)
+    save_model(
+        folder,
+        network,
+        MODEL_CONFIG,
+        image_size=32,
+        intensity=IntensityConfig(window_hu=(0, 80)),
+        threshold=0.5,
+        modality="CT",
+    )
+    (folder / CARD).write_text("Made by a test.\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_run(tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(scope="module")
+def shipped(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two shipped models."""
+    folder = tmp_path_factory.mktemp("shipped")
+    for name in (DEFAULT, "another"):
+        SHIP.ship(run, name, card=run / CARD, folder=folder)
+    return folder
+
+
+# What is in the package
+
+
+def test_what_ships_is_whole_small_and_has_the_default() -> None:
+    """Holds whether any weights ship or none."""
+    names = shipped_names()
+    assert names == [] or DEFAULT in names
+    folders = [path for path in weights.SHIPPED.iterdir() if path.is_dir()]
+    assert sorted(path.name for path in folders if path.name != "__pycache__") == names
+    for name in names:
+        folder = weights.SHIPPED / name
+        assert set(files(folder)) == {MODEL, WEIGHTS, CARD}
+        assert sum(map(len, files(folder).values())) <= SHIP.MAX_BYTES
+        network, _ = load_model(folder)
+        assert sum(p.numel() for p in network.parameters()) == shipped_model(folder).num_parameters
+
+
+def test_a_wheel_carries_the_files_of_each_model() -> None:
+    project = tomllib.loads((SCRIPT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["hemaseg"]
+    model = Path("weights") / DEFAULT
+    for name in (MODEL, WEIGHTS, CARD):
+        assert any((model / name).match(pattern) for pattern in patterns)
+
+
+# Names and paths
+
+
+def test_a_name_is_a_shipped_model_and_none_is_the_default(shipped: Path) -> None:
+    assert shipped_names(shipped) == ["another", DEFAULT]
+    assert model_folder("another", shipped=shipped) == shipped / "another"
+    assert model_folder(shipped=shipped) == shipped / DEFAULT
+
+
+def test_a_path_is_a_run_folder(shipped: Path, run: Path) -> None:
+    assert model_folder(str(run), shipped=shipped) == run
+    assert model_folder(str(run), shipped=shipped / "none") == run
+
+
+def test_a_name_goes_before_a_path_of_the_same_name(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "another").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert model_folder("another", shipped=shipped) == shipped / "another"
+    assert model_folder("./another", shipped=shipped) == Path("another")
+    assert model_folder("another/", shipped=shipped) == Path("another")
+    assert model_folder(Path("another"), shipped=shipped) == Path("another")
+
+
+def test_what_is_neither_is_refused_with_the_names(shipped: Path, tmp_path: Path) -> None:
+    words = (
+        f"^nothing: no such folder, and no model of that name ships, expected another, {DEFAULT}, "
+        "or the path of a run folder that hemaseg train wrote"
+    )
+    with pytest.raises(ConfigError, match=words):
+        model_folder("nothing", shipped=shipped)
+    with pytest.raises(ConfigError, match=r"no weights ship with this version, expected the path"):
+        model_folder("nothing", shipped=tmp_path)
+    with pytest.raises(ConfigError, match="no such folder"):
+        model_folder(f"../{shipped.name}/{DEFAULT}", shipped=shipped)
+
+
+def test_without_weights_there_is_no_default(shipped: Path, tmp_path: Path, run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^no weights ship with this version .* run folder"):
+        model_folder(shipped=tmp_path)
+    assert list_shipped(tmp_path) == []
+    SHIP.ship(run, "another", card=run / CARD, folder=tmp_path)
+    with pytest.raises(ConfigError, match=f"^the default model {DEFAULT} is not .*: another, or"):
+        model_folder(shipped=tmp_path)
+
+
+# The list
+
+
+def test_the_list_says_what_a_user_can_check(shipped: Path) -> None:
+    folder = shipped / DEFAULT
+    network, _ = load_model(folder)
+    assert list_shipped(shipped)[1] == ShippedModel(
+        name=DEFAULT,
+        network="dr_unet",
+        modality="CT",
+        image_size=32,
+        num_parameters=sum(parameter.numel() for parameter in network.parameters()),
+        num_bytes=(folder / WEIGHTS).stat().st_size,
+        sha256=file_sha256(folder / WEIGHTS),
+        is_default=True,
+    )
+    assert not list_shipped(shipped)[0].is_default
+
+
+def test_a_damaged_model_is_named(run: Path, tmp_path: Path) -> None:
+    SHIP.ship(run, "a", card=run / CARD, folder=tmp_path)
+    (tmp_path / "a" / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=r"a/weights\.safetensors: no such file"):
+        list_shipped(tmp_path)
+    (tmp_path / "a" / MODEL).write_text("{")
+    with pytest.raises(CheckpointError, match=r"a/model\.json: file: Invalid JSON"):
+        list_shipped(tmp_path)
+
+
+# From a run to a shipped model
+
+
+def test_shipping_keeps_the_record_and_halves_the_weights(run: Path, shipped: Path) -> None:
+    folder = shipped / DEFAULT
+    one, other = (read_record(path / MODEL, ModelRecord) for path in (run, folder))
+    assert other == one.model_copy(update={"weights_sha256": other.weights_sha256})
+    assert other.weights_sha256 != one.weights_sha256
+    assert (folder / CARD).read_text() == (run / CARD).read_text()
+    assert (folder / WEIGHTS).stat().st_size < 0.6 * (run / WEIGHTS).stat().st_size
+
+
+def test_shipping_says_what_rounding_changed(run: Path, tmp_path: Path) -> None:
+    _, change = SHIP.ship(run, "a", card=run / CARD, folder=tmp_path)
+    assert 0 < change.probability < 0.005
+    assert 0 <= change.share_turned < 0.05
+    network, _ = load_model(run)
+    same = SHIP.compare(network, network, image_size=32, threshold=0.5)
+    assert (same.probability, same.share_turned) == (0, 0)
+
+
+def test_what_cannot_ship_is_refused_and_leaves_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shipped"
+    with pytest.raises(ConfigError, match=r"none\.md: no such file, expected what the model"):
+        SHIP.ship(run, "a", card=tmp_path / "none.md", folder=folder)
+    with pytest.raises(CheckpointError, match=r"model\.json: no such file"):
+        SHIP.ship(tmp_path, "a", card=run / CARD, folder=folder)
+    sharp = save_run(tmp_path / "sharp", scale=30.0)  # logits as steep as rounding is coarse
+    with pytest.raises(CheckpointError, match=r"rounding changes a probability by .*at most 0\.02"):
+        SHIP.ship(sharp, "a", card=run / CARD, folder=folder)
+    unfinished = save_run(tmp_path / "unfinished")
+    write_record(RUN_RECORD.model_copy(update={"status": "interrupted"}), unfinished / RUN)
+    with pytest.raises(CheckpointError, match="training is interrupted, expected complete"):
+        SHIP.ship(unfinished, "a", card=run / CARD, folder=folder)
+    with monkeypatch.context() as changed:
+        changed.setattr(SHIP, "MAX_BYTES", 1000)
+        with pytest.raises(ConfigError, match="bytes after rounding, expected at most 1,000"):
+            SHIP.ship(run, "a", card=run / CARD, folder=folder)
+    assert list(folder.iterdir()) == []
+    SHIP.ship(run, "a", card=run / CARD, folder=folder)
+    with pytest.raises(ConfigError, match="a: exists"):
+        SHIP.ship(run, "a", card=run / CARD, folder=folder)
+
+
+def test_the_script_prints_size_and_hash(run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), str(run), "mine", "--folder", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    path = tmp_path / "mine" / WEIGHTS
+    assert f"{path.stat().st_size:,} bytes, SHA-256 {file_sha256(path)}" in ended.stdout
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr.splitlines()) == (
+        1,
+        [f"ship_model: {tmp_path / 'mine'}: exists. Choose another name, or delete it first."],
+    )
+
+
+# The command line, where only the module itself can say which folder is meant
+
+
+def test_models_lists_what_ships(
+    hemaseg: Verb, shipped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(weights, "SHIPPED", shipped)
+    listed = json.loads(hemaseg("models", "--json").out)
+    sha256 = file_sha256(shipped / DEFAULT / WEIGHTS)
+    assert [one["name"] for one in listed["weights"]] == ["another", DEFAULT]
+    assert listed["weights"][1]["sha256"] == sha256
+    text = hemaseg("models").out
+    assert f"{DEFAULT} (default): weights that ship, of dr_unet" in text
+    assert f"SHA-256 {sha256}" in text
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    assert json.loads(hemaseg("models", "--json").out)["weights"] == []
+    assert hemaseg("models").out.endswith("\nNo weights ship with this version.\n")
