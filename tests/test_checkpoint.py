@@ -6,13 +6,15 @@ import torch
 from safetensors.torch import load_file
 
 from hemaseg.config import IntensityConfig, ModelConfig
-from hemaseg.errors import CheckpointError
+from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256
 from hemaseg.models.catalogue import build_model
 from hemaseg.training.checkpoint import (
     MODEL,
     WEIGHTS,
     load_model,
+    load_start,
+    require_fitting,
     save_model,
     save_weights,
     software,
@@ -135,6 +137,23 @@ def test_what_float16_cannot_hold_stays_float32(
     expected |= {name: torch.float32} if is_kept else {}
     assert floats == expected
     assert float(stored[name][1]) == pytest.approx(value, abs=1e-8)
+
+
+def test_a_start_of_another_network_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    start = load_start(run_folder, tmp_path / "new")
+    assert start.model == MODEL_CONFIG
+    require_fitting(start, MODEL_CONFIG)
+    assert start.weights_sha256 == file_sha256(run_folder / WEIGHTS)
+    other = ModelConfig(name="unet", options={"base_width": 8})
+    words = "weights of dr_unet with base_width = 8, expected unet with base_width = 8, which"
+    with pytest.raises(ConfigError, match=words):
+        require_fitting(start, other)
+    with pytest.raises(ConfigError, match="expected dr_unet with its default options, which"):
+        require_fitting(start, ModelConfig(name="dr_unet"))
+    with pytest.raises(ConfigError, match="would replace the weights that it starts from"):
+        load_start(run_folder, run_folder / ".." / run_folder.name)
+    with pytest.raises(CheckpointError, match="none: no such folder"):
+        load_start(run_folder / "none", tmp_path / "new")
 
 
 def test_software_names_the_versions() -> None:

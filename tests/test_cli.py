@@ -153,6 +153,16 @@ def test_from_scans_to_report(hemaseg: Verb, folder: Path) -> None:
     train = ["train", "new/cohort.csv", "--split", "new/split.json", "--recipe", "recipe.toml"]
     ended = hemaseg(*train, "--model", "dr_unet", "-o", "new/run", "--device", "cpu")
     assert ended.out.startswith("new/run: best epoch 1 of 1, validation Dice per subject ")
+    ended = hemaseg(
+        *(*train, "--model", "unet", "-o", "new/tuned", "--device", "cpu"),
+        *("--start", "run"),
+    )
+    assert ended.out.startswith("new/tuned: best epoch 1 of 1, ")
+    started = json.loads(Path("new/tuned/run.json").read_text())["start_weights_sha256"]
+    begun, tuned = (json.loads(Path(f, "model.json").read_text()) for f in ("run", "new/tuned"))
+    assert started == begun["weights_sha256"]
+    # Options that no verb can say come with the weights.
+    assert begun["model"] == tuned["model"] == {"name": "unet", "options": {"base_width": 4}}
     predict = [
         "predict",
         "new/cohort.csv",
@@ -261,6 +271,14 @@ SCORES = "compare --scores a=one.csv --scores b=two.csv -o new"
         # Numbers out of range.
         (f"{TRAIN} --fold 9", "fold 9, expected 0 to 0"),
         (f"{TRAIN} --seed -1", "'--seed'"),
+        (f"{TRAIN} --start nowhere", "nowhere: no such folder, and no"),
+        (
+            f"{TRAIN.replace('unet', 'dr_unet')} --start run",
+            "weights of unet with base_width = 4, expected dr_unet",
+        ),
+        (f"{TRAIN.replace('-o new', '-o run')} --start run --force", "would replace the weights"),
+        (TRAIN.replace("--model unet ", ""), "no network to train, expected --model, or --start"),
+        (f"{TRAIN} --start empty", "model.json: no such file"),
         (f"{TRAIN} --seed 99999999999999999999", "'--seed'"),
         ("split cohort.csv -o new.json --validation-share 1.5", "validation_share is 1.5"),
         ("split cohort.csv -o new.json --validation-share nan", "validation_share is nan"),

@@ -9,7 +9,16 @@ from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
 from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.slices.dataset import SliceName, SliceSet
 from hemaseg.training import loop
-from hemaseg.training.checkpoint import MODEL, RUN, WEIGHTS, RunRecord, load_model, read_record
+from hemaseg.training.checkpoint import (
+    MODEL,
+    RUN,
+    WEIGHTS,
+    RunRecord,
+    Start,
+    load_model,
+    load_start,
+    read_record,
+)
 
 ORIGIN = loop.DataOrigin(cohort_sha256="c", split_sha256="s", fold=1, modality="CT")
 
@@ -47,8 +56,12 @@ def config(seed: int = 0, model: str = "unet", **sections: dict[str, object]) ->
     )
 
 
-def run(folder: Path, settings: RunConfig | None = None) -> RunRecord:
-    return loop.train(settings or config(), discs(6, 1), discs(3, 2), folder, origin=ORIGIN)
+def run(
+    folder: Path, settings: RunConfig | None = None, *, start: Start | None = None
+) -> RunRecord:
+    return loop.train(
+        settings or config(), discs(6, 1), discs(3, 2), folder, origin=ORIGIN, start=start
+    )
 
 
 def test_run_folder_is_complete_and_says_what_was_done(tmp_path: Path) -> None:
@@ -88,6 +101,40 @@ def test_other_seed_gives_other_weights(tmp_path: Path) -> None:
     run(tmp_path / "a")
     run(tmp_path / "b", config(seed=1))
     assert (tmp_path / "a" / WEIGHTS).read_bytes() != (tmp_path / "b" / WEIGHTS).read_bytes()
+
+
+def test_a_start_is_where_training_begins(tmp_path: Path) -> None:
+    """With a learning rate of almost nothing the weights stay those of the start."""
+    first = run(tmp_path / "first", config(optimiser={"learning_rate": 0.005}))
+    assert first.start_weights_sha256 is None
+    still = config(seed=5, optimiser={"learning_rate": 1e-12}, training={"num_epochs": 1})
+    start = load_start(tmp_path / "first", tmp_path / "next")
+    record = run(tmp_path / "next", still, start=start)
+    begun, ended = (load_model(tmp_path / name) for name in ("first", "next"))
+    assert read_record(tmp_path / "next" / RUN, RunRecord) == record
+    assert record.start_weights_sha256 == begun[1].weights_sha256
+    for one, other in zip(begun[0].parameters(), ended[0].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+    run(tmp_path / "random", still)
+    one, other = (next(load_model(tmp_path / f)[0].parameters()) for f in ("first", "random"))
+    assert not torch.allclose(one, other)
+
+
+def test_a_start_repeats_to_the_bit_at_another_image_size(tmp_path: Path) -> None:
+    run(tmp_path / "first")
+    settings = config(slices={"image_size": 64})
+    for name in ("a", "b"):
+        run(
+            tmp_path / name,
+            settings,
+            start=load_start(tmp_path / "first", tmp_path / name),
+        )
+    assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
+    assert load_model(tmp_path / "a")[1].image_size == 64
+    start = load_start(tmp_path / "first", tmp_path / "c")
+    with pytest.raises(ConfigError, match="weights of unet with base_width = 8, expected dr_unet"):
+        run(tmp_path / "c", config(model="dr_unet"), start=start)
+    assert not (tmp_path / "c").exists()
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from hemaseg.cli.program import (
     Force,
     Seed,
     app,
+    find_model,
     progress_bar,
     refuse,
     require_free,
 )
+from hemaseg.errors import ConfigError
 
 
 @app.command()
@@ -170,9 +172,19 @@ def models(as_json: AsJson = False) -> None:
 def train(
     cohort_file: CohortFile,
     split_file: Annotated[Path, typer.Option("--split", help="split.json.")],
-    model: Annotated[str, typer.Option(help="A name that hemaseg models lists.")],
     recipe_file: Annotated[Path, typer.Option("--recipe", help="Recipe, as in configs/.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A network that hemaseg models lists; that of --start unless given."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Begin from these weights: run folder, or name of weights that ship.",
+        ),
+    ] = None,
     fold: Annotated[int, typer.Option(min=0)] = 0,
     seed: Seed = 0,
     device: Device = "auto",
@@ -185,11 +197,20 @@ def train(
     from hemaseg.slices.dataset import load_slices
     from hemaseg.studies.runs import require_trainable
     from hemaseg.training import loop
+    from hemaseg.training.checkpoint import load_start, require_fitting
     from hemaseg.training.device import choose_device
 
     require_free(output / "run.json", force)
+    begin = None if start is None else load_start(find_model(start), output)
+    if begin is not None:
+        asked = ModelConfig(name=model or begin.model.name, options=begin.model.options)
+        require_fitting(begin, asked)
+    elif model is not None:
+        asked = ModelConfig(name=model)
+    else:
+        raise ConfigError("no network to train, expected --model, or --start. Name one.")
     config = RunConfig(
-        model=ModelConfig(name=model),
+        model=asked,
         seed=seed,
         device=device,
         recipe=read_config(recipe_file, Recipe),
@@ -211,6 +232,7 @@ def train(
             validation,
             output,
             origin=loop.DataOrigin(cohort.sha256, made.sha256, fold, selected.train.modality),
+            start=begin,
             progress=lambda p: show(
                 p.describe(), (p.epoch - 1) * p.num_steps + p.step, p.num_epochs * p.num_steps
             ),

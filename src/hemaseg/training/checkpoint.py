@@ -9,6 +9,7 @@ model.json            `ModelRecord`: what is needed to use the weights, and thei
 
 import os
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hemaseg.config import IntensityConfig, ModelConfig, Section
-from hemaseg.errors import CheckpointError
+from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256, whole_file, write_text
 from hemaseg.models.catalogue import build_model
 
@@ -43,6 +44,21 @@ class ModelRecord(Section):
     """Probability from which a pixel belongs to the mask."""
     modality: str = ""
     """`CT` or `MRI` if all training scans were; empty if they were mixed or unknown."""
+    weights_sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What training begins from in place of random weights.
+
+    Attributes:
+        network: Whose weights and running statistics are taken.
+        model: What the network is.
+        weights_sha256: Of the file that they are from.
+    """
+
+    network: nn.Module
+    model: ModelConfig
     weights_sha256: str
 
 
@@ -71,6 +87,9 @@ class RunRecord(Section):
     split_sha256: str
     fold: int
     modality: str = ""
+    start_weights_sha256: str | None = None
+    """Of the weights that training began from, as in their `model.json`; null if they were drawn
+    from the seed."""
     num_training_subjects: int
     num_training_slices: int
     num_training_lesion_slices: int
@@ -232,3 +251,42 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
             f"{record.model.options}: {str(error).splitlines()[0]}"
         ) from error
     return network.eval(), record
+
+
+def load_start(folder: Path, run_folder: Path) -> Start:
+    """Weights to begin a training from.
+
+    Args:
+        folder: A run folder or a model that ships.
+        run_folder: Where the run is to go.
+
+    Raises:
+        CheckpointError: It is incomplete or damaged.
+        ConfigError: The run would replace what it begins from.
+    """
+    if folder.resolve() == run_folder.resolve():
+        raise ConfigError(
+            f"{run_folder}: the run would replace the weights that it starts from. Choose another "
+            "output folder."
+        )
+    network, record = load_model(folder)
+    return Start(network, record.model, record.weights_sha256)
+
+
+def require_fitting(start: Start, model: ModelConfig) -> None:
+    """Check that weights are of the network that is to be trained, with its options.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    if start.model != model:
+        raise ConfigError(
+            f"the training would start from weights of {_described(start.model)}, expected "
+            f"{_described(model)}, which is to be trained. Start from a model of that network, or "
+            "train the other one."
+        )
+
+
+def _described(model: ModelConfig) -> str:
+    options = ", ".join(f"{name} = {value}" for name, value in sorted(model.options.items()))
+    return f"{model.name} with {options or 'its default options'}"

@@ -29,6 +29,8 @@ from hemaseg.training.checkpoint import (
     RUN,
     WEIGHTS,
     RunRecord,
+    Start,
+    require_fitting,
     save_model,
     software,
     write_record,
@@ -117,6 +119,7 @@ def train(
     folder: Path,
     *,
     origin: DataOrigin,
+    start: Start | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> RunRecord:
     """Train one network and keep the weights of the epoch with the best validation Dice.
@@ -128,6 +131,9 @@ def train(
             (`negative_share = 0`), only those with one count.
         folder: Run folder; made if needed, files of an earlier run in it are replaced.
         origin: Hashes of the data, for the record.
+        start: Weights to begin from, drawn from the seed if None; the seed decides order and
+            augmentation in both cases. Network and options must be those of the configuration;
+            image size, intensity and modality may be others.
         progress: Called after each step.
 
     Returns:
@@ -136,10 +142,12 @@ def train(
     Raises:
         TrainingError: No lesion in training or validation, a loss that is not finite (with the
         cases of     the batch), or no memory (with what to change).
-        ConfigError: An unknown model or device.
+        ConfigError: An unknown model or device, or weights of another network to start from.
         KeyboardInterrupt: After the run folder was left usable, with status "interrupted".
     """
     recipe = config.recipe
+    if start is not None:
+        require_fitting(start, config.model)
     if recipe.slices.negative_share == 0:
         validation = validation.select(torch.nonzero(validation.has_lesion).flatten())
     _require_lesions(training, validation)
@@ -155,6 +163,7 @@ def train(
         device=str(device),
         precision=precision,
         software=software(),
+        start_weights_sha256=start.weights_sha256 if start else None,
         num_training_subjects=len({name.subject for name in training.names}),
         num_training_slices=len(training),
         num_training_lesion_slices=int(training.has_lesion.sum()),
@@ -184,7 +193,8 @@ def train(
     try:
         with deterministic(recipe.training.is_deterministic):
             _run_epochs(
-                config, training, validation, folder, origin, device, precision, done, progress
+                *(config, training, validation, folder, origin, start.network if start else None),
+                *(device, precision, done, progress),
             )
     except KeyboardInterrupt:
         kept = "weights of the best epoch kept" if done else "no epoch was finished, so no weights"
@@ -211,6 +221,7 @@ def _run_epochs(
     validation: SliceSet,
     folder: Path,
     origin: DataOrigin,
+    initial: nn.Module | None,
     device: torch.device,
     precision: Precision,
     done: list[Epoch],
@@ -220,6 +231,8 @@ def _run_epochs(
     recipe = config.recipe
     torch.manual_seed(config.seed)
     network = build_model(config.model.name, config.model.options)
+    if initial is not None:
+        network.load_state_dict(initial.state_dict())
     layout = memory_format(device)
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
     optimiser = _optimiser(network, recipe.optimiser)
