@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bad_inputs import HEAD, BadInput, Inputs, head_bytes, write
+from hemaseg.scans.screening import KINDS, ReadOptions
 
 INPUTS = Inputs()
 
@@ -73,7 +74,9 @@ def _header(name: str, fields: dict[str, Any], folder: Path) -> Path:
 
 
 for _name, (_kind, _fields) in HEADERS.items():
-    INPUTS[_name] = BadInput(_kind, partial(_header, _name, _fields))
+    # What is read must say its modality, or that is a second finding.
+    _options = ReadOptions(modality="" if KINDS[_kind].action == "refused" else "CT")
+    INPUTS[_name] = BadInput(_kind, partial(_header, _name, _fields), _options)
 
 
 # Bytes and voxels.
@@ -208,7 +211,7 @@ def nifti_of_coronal_slices(folder: Path) -> Path:
     return write(folder / "head.nii", head_bytes(affine=_turned(90, axis=0)))
 
 
-@INPUTS.add("oblique")
+@INPUTS.add("oblique", modality="CT")
 def nifti_of_oblique_slices(folder: Path) -> Path:
     return write(folder / "head.nii", head_bytes(affine=_turned(20, axis=0)))
 
@@ -220,7 +223,7 @@ def nifti_with_pixels_askew(folder: Path) -> Path:
     return write(folder / "head.nii", head_bytes(affine=affine))
 
 
-@INPUTS.add("gantry-tilt")
+@INPUTS.add("gantry-tilt", modality="CT")
 def nifti_with_gantry_tilt(folder: Path) -> Path:
     affine = HEAD.affine.copy()
     affine[1, 0] = 3.0  # Slices drift to anterior on their way up.
@@ -238,9 +241,14 @@ def nifti_of_the_size_of_a_mouse(folder: Path) -> Path:
     return write(folder / "head.nii", head_bytes(affine=affine))
 
 
+@INPUTS.add("modality-guessed", network="CT")
+def nifti_of_a_ct_that_does_not_say_so(folder: Path) -> Path:
+    return write(folder / "head.nii", head_bytes())
+
+
 @INPUTS.add("modality-assumed", network="MRI")
 def nifti_of_which_nobody_knows_the_modality(folder: Path) -> Path:
-    return write(folder / "head.nii", head_bytes())
+    return write(folder / "head.nii", head_bytes(HEAD.voxels.clip(0, 100)))
 
 
 @INPUTS.add("wrong-modality", modality="CT", network="MRI")

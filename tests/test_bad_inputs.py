@@ -181,7 +181,7 @@ def test_check_tells_good_from_bad(made: Made, tmp_path: Path) -> None:
     ended = check(head, *map(made, plain), series)
     assert ended.status == 1
     expected = {str(made(name)): [INPUTS[name].kind] for name in plain}
-    expected |= {str(head): [], str(series): []}
+    expected |= {str(head): ["modality-guessed"], str(series): []}
     assert {
         path: [finding["kind"] for finding in findings] for path, findings in ended.findings.items()
     } == expected

@@ -123,7 +123,7 @@ def test_each_case_gets_its_files_and_its_row(run: Path, scans: Path, tmp_path: 
     assert float(row["volume_ml"]) == pytest.approx(measured.volume_ml, rel=1e-6)
     assert float(row["volume_ml"]) == pytest.approx(phantom(1).lesion_ml, rel=0.1)
     assert float(row["abc2_ml"]) == pytest.approx(measured.abc2_ml, rel=1e-6)
-    assert (row["status"], row["modality"], row["findings"]) == ("done", "CT", "modality-assumed")
+    assert (row["status"], row["modality"], row["findings"]) == ("done", "CT", "modality-guessed")
     assert row["model"] == written.task.model_sha256[:12]
     assert list(written.seconds) == [
         *("reading", "network", "measuring", "mask", "probability", "overview")
@@ -324,6 +324,11 @@ def test_wrong_modality_and_unknown_modality(scans: Path, tmp_path: Path) -> Non
     ended = predict(mri, tmp_path / "out", scans, read=declared)
     assert [problem.kind for _, problem in ended.failures] == ["wrong-modality"] * 2
     mixed = save_run(tmp_path / "mixed", modality="")
+    assert predict(mixed, tmp_path / "guessed", scans).num_done == 2
+    for path in scans.iterdir():  # without air, the values say nothing
+        image = nib.Nifti1Image.from_filename(path)
+        clipped = np.asarray(image.dataobj).clip(0)
+        nib.save(nib.Nifti1Image(clipped, image.affine), path)
     ended = predict(mixed, tmp_path / "out", scans)
     assert [problem.kind for _, problem in ended.failures] == ["not-scalable"] * 2
     assert "Say --modality CT or MRI" in ended.failures[0][1].message

@@ -26,12 +26,13 @@ def test_a_usable_scan_is_described(tmp_path: Path) -> None:
     text = "CT, 16 slices of 64 x 64, 8 x 3.5 x 3.5 mm"
     found = check_source(source, ReadOptions(modality="CT"))
     assert found == Checked("a", str(tmp_path / "a.nii"), "usable", text, ())
-    assert check_source(source, ReadOptions()).scan.startswith("unknown modality, 16 slices")
+    clipped = write(tmp_path / "b.nii", HEAD.voxels.clip(0))
+    assert check_source(clipped, ReadOptions()).scan.startswith("unknown modality, 16 slices")
 
 
 def test_a_repair_is_told(tmp_path: Path) -> None:
     source = write(tmp_path / "a.nii", HEAD.voxels[..., None])  # a fourth axis of length 1
-    found = check_source(source, ReadOptions())
+    found = check_source(source, ReadOptions(modality="CT"))
     assert found.verdict == "repaired"
     assert [finding.kind for finding in found.findings] == ["axes-dropped"]
 

@@ -7,6 +7,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from dicom_files import phantom_series
@@ -20,9 +21,9 @@ HEAD = phantom(1)
 CT = ReadOptions(modality="CT")
 
 
-def nifti(path: Path) -> Path:
+def nifti(path: Path, voxels: NDArray[Any] = HEAD.voxels) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(HEAD.voxels, HEAD.affine), path)
+    nib.save(nib.Nifti1Image(voxels, HEAD.affine), path)
     return path
 
 
@@ -181,16 +182,32 @@ def test_the_hash_is_of_the_bytes_in_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("declared", "network", "modality", "kinds"),
     [
-        ("", "", "", ()),
+        ("", "", "CT", ("modality-guessed",)),
         ("CT", "", "CT", ()),
-        ("", "CT", "CT", ("modality-assumed",)),
+        ("", "CT", "CT", ("modality-guessed",)),
         ("CT", "CT", "CT", ()),
     ],
 )
-def test_modality_is_declared_or_the_networks(
+def test_modality_is_declared_or_that_of_the_values(
     tmp_path: Path, declared: str, network: str, modality: str, kinds: tuple[str, ...]
 ) -> None:
     (source,) = find(nifti(tmp_path / "a.nii")).sources
+    scan = read_source(source, ReadOptions(modality=declared), network_modality=network)
+    assert (scan.modality, kinds_of(scan.findings)) == (modality, kinds)
+
+
+@pytest.mark.parametrize(
+    ("declared", "network", "modality", "kinds"),
+    [
+        ("", "", "", ()),
+        ("CT", "", "CT", ()),
+        ("", "CT", "CT", ("modality-assumed",)),
+    ],
+)
+def test_where_values_say_nothing_it_is_declared_or_the_networks(
+    tmp_path: Path, declared: str, network: str, modality: str, kinds: tuple[str, ...]
+) -> None:
+    (source,) = find(nifti(tmp_path / "a.nii", HEAD.voxels.clip(0, 100))).sources
     scan = read_source(source, ReadOptions(modality=declared), network_modality=network)
     assert (scan.modality, kinds_of(scan.findings)) == (modality, kinds)
 
@@ -203,6 +220,22 @@ def test_a_scan_of_another_modality_is_refused_unless_accepted(tmp_path: Path) -
     accepted = ReadOptions(modality="CT", accept=frozenset({"wrong-modality"}))
     scan = read_source(source, accepted, network_modality="MRI")
     assert (scan.modality, kinds_of(scan.findings)) == ("CT", ("wrong-modality",))
+    words = r"CT by its values, expected MRI, .* for CT, or say --modality MRI if it is one\."
+    with pytest.raises(ScanError, match=words) as caught:
+        read_source(source, ReadOptions(), network_modality="MRI")
+    assert caught.value.kind == "wrong-modality"
+    declared = read_source(source, ReadOptions(modality="MRI"), network_modality="MRI")
+    assert (declared.modality, declared.findings) == ("MRI", ())
+
+
+def test_pictures_are_not_asked_for_their_modality(tmp_path: Path) -> None:
+    for number in range(3):
+        pixels = (HEAD.voxels[number + 6] * 3).clip(0).astype(np.uint16)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (source,) = find(tmp_path).sources
+    scan = read_source(source, ReadOptions())
+    assert scan.voxels.dtype == np.uint16
+    assert (scan.modality, scan.findings) == ("", ())
 
 
 def test_a_scan_is_screened(tmp_path: Path) -> None:

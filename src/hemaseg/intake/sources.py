@@ -19,6 +19,7 @@ from hemaseg.intake.names import path_parts, unique_names
 from hemaseg.intake.scan_lists import Wish, read_scan_list
 from hemaseg.scans.folders import files_below
 from hemaseg.scans.images import read_scan, stem
+from hemaseg.scans.modality import guess_modality
 from hemaseg.scans.nifti import is_nifti
 from hemaseg.scans.pictures import is_picture, read_stack
 from hemaseg.scans.plausibility import screen_scan
@@ -182,7 +183,8 @@ def read_source(source: Source, options: ReadOptions, *, network_modality: str =
             if that is unknown, or the scan is for none.
 
     Returns:
-        The scan. Its modality is that of the file, else the declared one, else the network's.
+        The scan. Its modality is that of the file, else the declared one, else what its values say
+        (see `guess_modality`; not asked of pictures), else the network's.
 
     Raises:
         ScanError: It cannot be read, or is refused; the message does not identify a patient.
@@ -193,7 +195,7 @@ def read_source(source: Source, options: ReadOptions, *, network_modality: str =
     screen = Screen(source.shown, options)
     try:
         scan = _read(source, options)
-        modality = _modality(scan.modality, screen, network_modality)
+        modality = _modality(scan, screen, network_modality)
         scan = screen_scan(replace(scan, modality=modality), screen)
     except ScanError as error:
         raise ScanError(source.anonymous(str(error)), kind=error.kind) from None
@@ -211,22 +213,27 @@ def _read(source: Source, options: ReadOptions) -> Scan:
     return read_scan(source.path, options)
 
 
-def _modality(own: str, screen: Screen, network: str) -> str:
-    """Modality of a scan whose file says `own`, for a network; empty if nobody knows."""
-    declared = screen.options.modality
+def _modality(scan: Scan, screen: Screen, network: str) -> str:
+    """Modality of a scan for a network; empty if nobody knows."""
+    own, declared = scan.modality, screen.options.modality
     if own and declared and own != declared:
         screen.refuse(
             "wrong-modality",
             f"{own} by its header, expected {declared} as declared. Leave the declaration out.",
         )
-    known = own or declared
+    known, advice = own or declared, ""
+    if not known and scan.affine is not None:
+        known, reason = guess_modality(scan.voxels)
+        if known:
+            screen.report("modality-guessed", f"taken for {known} by its values: {reason}")
+            advice = f", or say --modality {network} if it is one"
     if not known and network:
         screen.report("modality-assumed", f"taken for {network}, which the network was trained on")
     if known and network and known != network:
         screen.refuse(
             "wrong-modality",
-            f"{known}, expected {network}, which the network was trained on. Take a network for "
-            f"{known}.",
+            f"{known}{' by its values' if advice else ''}, expected {network}, which the network "
+            f"was trained on. Take a network for {known}{advice}.",
         )
     return known or network
 

@@ -137,6 +137,7 @@ _NOTED = {
     "uneven-spacing": "slices at uneven distances; each keeps its own share of the volume",
     "gantry-tilt": "slices tilted against the stack; volumes are taken perpendicular to them",
     "oblique": "slices turned out of the axial plane",
+    "modality-guessed": "a modality that the file does not say; guessed from the values",
     "modality-assumed": "a modality that the file does not say; taken from the network",
     "left-out": "other files or series beside the one that was read",
     "voxel-size-ignored": "a voxel size that the affine contradicts; the affine holds",
