@@ -20,6 +20,7 @@ from hemaseg.cohorts.split import parts, read_split
 from hemaseg.cohorts.table import read_cohort
 from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
 from hemaseg.slices.dataset import SliceSet, load_slices
+from hemaseg.training.checkpoint import load_start
 from hemaseg.training.loop import DataOrigin, Progress, train
 
 SPLIT = Path(__file__).parents[1] / "configs" / "weights" / "sich-split.json"
@@ -58,13 +59,14 @@ def main() -> None:
     training = load_slices(heads.select(learnt), recipe)
     if options.with_sich:
         training = joined(training, load_slices(real.train, recipe))
+    start = load_start(options.start, options.output) if options.start else None
     config = RunConfig(
         model=ModelConfig(name=options.model, options={"base_width": options.base_width}),
         seed=options.seed,
         recipe=recipe,
     )
     origin = DataOrigin(heads.sha256, split.sha256, 0)
-    record = train(config, training, validation, options.output, origin=origin, progress=show)
+    record = train(config, training, validation, options.output, origin=origin, start=start, progress=show)
     print(record.model_dump_json(indent=2))
 
 

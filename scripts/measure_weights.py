@@ -1,0 +1,165 @@
+"""What weights are worth: every figure of their card.
+
+    python scripts/measure_weights.py RUN --sich sich.csv --part test -o results/weights/NAME
+
+`sich.csv` is the index of ct-phe-sich (see `train_weights.py`); `--part` takes subjects of
+`configs/weights/sich-split.json`. Synthetic heads are of seeds that no training used. Written are a
+row per subject (`sich.csv`, `heads.csv`) and `summary.csv`.
+
+On ct-phe-sich Dice is pooled over the slices of a subject that have a silver mask. Its other slices
+are not proof of no blood, so the share of them with at least `MIN_PIXELS` marked pixels is an upper
+bound of false alarms.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import nn
+
+from hemaseg.cohorts.split import parts, read_split
+from hemaseg.cohorts.table import read_cohort
+from hemaseg.metrics.overlap import dice
+from hemaseg.phantoms.heads import Head, HeadOptions, synthesise
+from hemaseg.prediction.predict import probabilities
+from hemaseg.slices.dataset import scaled_images
+from hemaseg.slices.intensity import intensity_range
+from hemaseg.training.checkpoint import ModelRecord, load_model
+
+SPLIT = Path(__file__).parents[1] / "configs" / "weights" / "sich-split.json"
+FIRST_SEED = 900_000
+"""Of the heads for measuring; training takes seeds far below."""
+MIN_PIXELS = 10
+"""A slice is a false alarm from as many marked pixels (of 256x256) on; fewer are called noise."""
+MIN_LESION_ML = 1.0
+
+
+def sich_rows(network: nn.Module, model: ModelRecord, index: Path, part: str) -> pd.DataFrame:
+    """A row per subject of ct-phe-sich."""
+    cohort = read_cohort(index)
+    chosen = getattr(parts(read_split(SPLIT), cohort, 0), part) if part != "all" else cohort
+    rows = []
+    slices: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_] | None]]] = {}
+    for image in scaled_images(chosen, model.intensity):
+        mask = probabilities(network, image.voxels, model.image_size) >= model.threshold
+        slices.setdefault(image.case.subject, []).append((mask, image.mask))
+    for subject, masks in slices.items():
+        marked = [(found, wanted) for found, wanted in masks if wanted is not None]
+        unmarked = [found for found, wanted in masks if wanted is None]
+        found, wanted = (np.stack([pair[i] for pair in marked]) for i in (0, 1))
+        rows.append(
+            {
+                "subject": subject,
+                "dice": dice(found, wanted),
+                "reference_pixels": int(wanted.sum()),
+                "prediction_pixels": int(found.sum()),
+                "num_marked_slices": len(marked),
+                "num_missed_slices": sum(
+                    bool(w.any() and not (f & w).any()) for f, w in zip(found, wanted, strict=True)
+                ),
+                "num_unmarked_slices": len(unmarked),
+                "num_alarm_slices": sum(int(mask.sum()) >= MIN_PIXELS for mask in unmarked),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def head_row(
+    network: nn.Module, model: ModelRecord, seed: int, options: HeadOptions
+) -> dict[str, object]:
+    """A row of a synthetic head."""
+    head = synthesise(seed, options)
+    scale = intensity_range(head.voxels, head.modality, model.intensity, name=str(seed))
+    mask = probabilities(network, scale.scale(head.voxels), model.image_size) >= model.threshold
+    without = ~head.mask.any(axis=(1, 2)) & ~head.ventricular_mask.any(axis=(1, 2))
+    alarms = mask.sum(axis=(1, 2)) >= MIN_PIXELS
+    voxel_ml = abs(float(np.linalg.det(head.affine[:3, :3]))) / 1000
+    num_lesions, num_found = lesions(head, mask, voxel_ml)
+    return {
+        "seed": seed,
+        "modality": head.modality,
+        "sequence": head.sequence,
+        "is_export": options.is_export,
+        "age": head.age,
+        "sites": "; ".join(hematoma.site for hematoma in head.hematomas),
+        "hematoma_ml": round(head.hematoma_ml, 3),
+        "prediction_ml": round(float(mask.sum()) * voxel_ml, 3),
+        "dice": dice(mask, head.mask) if head.mask.any() else float("nan"),
+        "num_lesions": num_lesions,
+        "num_found_lesions": num_found,
+        "num_slices_without_blood": int(without.sum()),
+        "num_alarm_slices": int((alarms & without).sum()),
+    }
+
+
+def lesions(head: Head, mask: NDArray[np.bool_], voxel_ml: float) -> tuple[int, int]:
+    """Lesions of at least `MIN_LESION_ML`, and those of which a tenth or more is marked."""
+    labelled, count = ndimage.label(head.mask, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
+    covered = np.bincount(labelled[mask], minlength=count + 1)[1:]
+    is_large = sizes * voxel_ml >= MIN_LESION_ML
+    return int(is_large.sum()), int((is_large & (covered >= 0.1 * sizes)).sum())
+
+
+def summary(name: str, table: pd.DataFrame, alarms_of: str) -> dict[str, object]:
+    """The figures of a set."""
+    scores = table["dice"].dropna()
+    row: dict[str, object] = {
+        "set": name,
+        "num_subjects": len(table),
+        "num_with_dice": len(scores),
+        "median_dice": round(float(scores.median()), 4),
+        "mean_dice": round(float(scores.mean()), 4),
+        "dice_q1": round(float(scores.quantile(0.25)), 4),
+        "dice_q3": round(float(scores.quantile(0.75)), 4),
+        "share_dice_below_0.1": round(float((scores < 0.1).mean()), 4),
+        "alarm_share": round(float(table["num_alarm_slices"].sum() / table[alarms_of].sum()), 4),
+    }
+    if "num_lesions" in table:
+        found, count = table["num_found_lesions"].sum(), table["num_lesions"].sum()
+        row["lesion_sensitivity"] = round(float(found / count), 4)
+    return row
+
+
+def main() -> None:
+    """Print the figures and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--sich", type=Path)
+    parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
+    parser.add_argument("--num-heads", type=int, default=60, help="of each kind")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    network, model = load_model(options.run)
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    if options.sich is not None:
+        table = sich_rows(network, model, options.sich, options.part)
+        table.to_csv(options.output / "sich.csv", index=False, lineterminator="\n")
+        rows.append(summary(f"ct-phe-sich, {options.part}", table, "num_unmarked_slices"))
+    kinds = {
+        "synthetic CT": HeadOptions("CT", turned=True),
+        "synthetic CT, 8-bit": HeadOptions("CT", turned=True, is_export=True),
+        "synthetic MRI": HeadOptions("MRI"),
+    }
+    tables = []
+    for number, (name, asked) in enumerate(kinds.items()):
+        first = FIRST_SEED + 10_000 * number
+        table = pd.DataFrame(
+            head_row(network, model, seed, asked)
+            for seed in range(first, first + options.num_heads)
+        )
+        tables.append(table)
+        if len(table):
+            rows.append(summary(name, table, "num_slices_without_blood"))
+    pd.concat(tables).to_csv(options.output / "heads.csv", index=False, lineterminator="\n")
+    result = pd.DataFrame(rows)
+    result.to_csv(options.output / "summary.csv", index=False, lineterminator="\n")
+    print(result.T.to_string())
+
+
+if __name__ == "__main__":
+    main()
