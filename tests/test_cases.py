@@ -25,8 +25,11 @@ from hemaseg.prediction.records import CaseRecord, read_case_record
 from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.screening import ReadOptions
+from hemaseg.slices.appearance import describe_appearance
+from hemaseg.slices.dataset import SliceName, SliceSet
+from hemaseg.slices.intensity import Range
 from hemaseg.training.checkpoint import MODEL as MODEL_FILE
-from hemaseg.training.checkpoint import WEIGHTS, save_model
+from hemaseg.training.checkpoint import WEIGHTS, load_model, save_model, write_record
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
 HEAD = phantom(1)
@@ -157,6 +160,34 @@ def test_an_empty_mask_has_no_confidence_but_an_expected_volume(
     assert (row["confidence"], written.confidence, row["volume_ml"]) == ("", None, "0.0")
     voxel_ml = read_scan(scans / "a.nii.gz").voxel_ml
     assert float(row["expected_ml"]) == pytest.approx(0.2 * 64 * 64 * voxel_ml.sum(), rel=1e-3)
+
+
+def test_a_scan_unlike_those_of_training_is_noted(run: Path, scans: Path, tmp_path: Path) -> None:
+    """Another head, and noise, for a run that was trained on seven heads."""
+    heads = [Range(30, 100).scale(phantom(seed).voxels) for seed in range(1, 8)]
+    images = torch.from_numpy(np.concatenate(heads))[:, None].half()
+    names = tuple(SliceName(str(k // 16), "", k % 16) for k in range(len(images)))
+    slices = SliceSet(images, torch.zeros(images.shape, dtype=torch.bool), names)
+    shutil.copytree(run, tmp_path / "described")
+    model = tmp_path / "described" / MODEL_FILE
+    record_of_model = load_model(run)[1].model_copy(
+        update={"appearance": describe_appearance(slices)}
+    )
+    write_record(record_of_model, model)
+    affine = phantom(1).affine[:, [2, 1, 0, 3]]
+    noise = np.random.default_rng(0).integers(-1000, 1000, (64, 64, 16)).astype(np.int16)
+    nib.save(nib.Nifti1Image(noise, affine), scans / "noise.nii.gz")
+    nib.save(nib.Nifti1Image(phantom(9).voxels.transpose(), affine), scans / "head.nii.gz")
+    predict(tmp_path / "described", tmp_path / "out", scans)
+    rows = table(tmp_path / "out")
+    assert "unlike-training" not in rows["head"]["findings"]
+    assert rows["noise"]["findings"].split(";")[-1] == "unlike-training"
+    finding = record(tmp_path / "out", "noise").findings[-1]
+    assert finding.kind == "unlike-training"
+    assert "spreads off" in finding.message
+    # A run that says nothing of its training gives no note.
+    predict(run, tmp_path / "old", scans)
+    assert "unlike-training" not in table(tmp_path / "old")["noise"]["findings"]
 
 
 def test_the_temperature_of_the_run_is_applied(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hemaseg.metrics.calibration import LogitCounts, calibrate
+from hemaseg.slices.appearance import describe_appearance
 from hemaseg.slices.dataset import SliceSet
 from hemaseg.training import loop
 from hemaseg.training.checkpoint import MODEL, RUN, WEIGHTS, RunRecord, load_model, read_record
@@ -42,6 +43,10 @@ def test_the_stored_temperature_is_that_of_the_stored_weights(run: Path) -> None
     assert record.calibration.calibrated_nll < record.calibration.nll
 
 
+def test_the_training_scans_are_described(run: Path) -> None:
+    assert load_model(run)[1].appearance == describe_appearance(discs(6, 1))
+
+
 def test_an_interrupted_run_is_not_calibrated_and_says_so(tmp_path: Path) -> None:
     def stop_in_second_epoch(step: loop.Progress) -> None:
         if step.epoch == 2:
@@ -61,12 +66,13 @@ def test_an_interrupted_run_is_not_calibrated_and_says_so(tmp_path: Path) -> Non
 
 
 def test_records_of_runs_before_calibration_load(run: Path, tmp_path: Path) -> None:
-    for name, keys in ((MODEL, ["temperature"]), (RUN, ["calibration"])):
+    for name, keys in ((MODEL, ["temperature", "appearance"]), (RUN, ["calibration"])):
         content = json.loads((run / name).read_text())
         for key in keys:
             del content[key]
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / WEIGHTS).write_bytes((run / WEIGHTS).read_bytes())
-    assert load_model(tmp_path)[1].temperature == 1.0
+    record = load_model(tmp_path)[1]
+    assert (record.temperature, record.appearance) == (1.0, None)
     assert read_record(tmp_path / RUN, RunRecord).calibration is None
     assert np.isfinite(read_record(tmp_path / RUN, RunRecord).training_s)

@@ -19,7 +19,7 @@ from hemaseg.prediction import outputs
 from hemaseg.prediction.outputs import Case, Clock, Wanted, write_case
 from hemaseg.prediction.places import case_places
 from hemaseg.scans.images import read_mask
-from hemaseg.scans.screening import ReadOptions, kinds_of
+from hemaseg.scans.screening import Finding, ReadOptions, kinds_of
 from hemaseg.slices.intensity import Range
 from hemaseg.training.checkpoint import ModelRecord
 
@@ -108,6 +108,9 @@ def test_the_picture_says_how_much_the_network_trusts_its_mask(
     case = dicom_case(tmp_path, num_slices=14, spacing_mm=10.0)
     lines = captions(case, tmp_path, monkeypatch)
     assert lines[1] == "Dice that the network itself expects of this mask: 1.00"
+    assert not any("Unlike" in line for line in lines)
+    case.findings.append(Finding("unlike-training", "share of black pixels 0.9"))
+    assert captions(case, tmp_path, monkeypatch)[2].startswith("Unlike the scans that the network")
 
 
 def test_the_picture_of_an_empty_mask_says_what_may_be_missed(

@@ -34,6 +34,7 @@ from hemaseg.prediction.records import (
     without_nan,
 )
 from hemaseg.scans.screening import Finding, ReadOptions, Screen
+from hemaseg.slices.appearance import unlike_training
 from hemaseg.slices.intensity import intensity_range
 from hemaseg.training.checkpoint import MODEL, load_model, write_record
 from hemaseg.training.device import choose_device, is_out_of_memory, memory_format
@@ -221,7 +222,11 @@ class _Predictor:
             mask = found >= self._model.threshold
         with clock.part("measuring"):
             measurement = measure(mask, scan.affine, scan.slice_coordinates)
-            return Case(source, places, scan, shown, found, mask, measurement)
+            case = Case(source, places, scan, shown, found, mask, measurement)
+            known = self._model.appearance
+            if known and (reason := unlike_training(scaled, self._model.image_size, known)):
+                case.findings.append(Finding("unlike-training", reason))
+        return case
 
     def _task(self, source: Source) -> Task:
         return Task(

@@ -19,7 +19,7 @@ from hemaseg.prediction.overview import write_overview
 from hemaseg.prediction.places import Places, sidecar_json
 from hemaseg.scans.images import write_mask, write_probability
 from hemaseg.scans.scan import Scan
-from hemaseg.scans.screening import Finding, Screen
+from hemaseg.scans.screening import Finding, Screen, kinds_of
 from hemaseg.slices.intensity import Range
 from hemaseg.training.checkpoint import ModelRecord
 
@@ -69,7 +69,7 @@ class Case:
         measurement: Of the mask.
         confidence: Dice that the network expects of the mask; NaN if that is empty.
         expected_ml: Volume that the probabilities add up to; NaN without geometry.
-        findings: Of reading, and of writing.
+        findings: Of reading, of comparing with training, and of writing.
     """
 
     source: Source
@@ -187,11 +187,13 @@ def _write_overview(case: Case) -> Path:
 
 
 def _doubts(case: Case) -> list[str]:
-    """Lines of the picture that say how much the network trusts its mask."""
+    """Lines of the picture that say how much the network trusts its mask, and whether it may."""
     if case.measurement.num_voxels:
         lines = [f"Dice that the network itself expects of this mask: {case.confidence:.2f}"]
     elif math.isnan(case.expected_ml):
         lines = ["Nothing marked"]
     else:
         lines = [f"Nothing marked; the probabilities add up to {case.expected_ml:.1f} mL"]
+    if "unlike-training" in kinds_of(case.findings):
+        lines.append("Unlike the scans that the network was trained on: the mask may mean nothing")
     return lines

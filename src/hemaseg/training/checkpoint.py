@@ -25,6 +25,7 @@ from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256, whole_file, write_text
 from hemaseg.metrics.calibration import Calibration
 from hemaseg.models.catalogue import build_model
+from hemaseg.slices.appearance import Appearance
 
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
@@ -47,6 +48,8 @@ class ModelRecord(Section):
     """`CT` or `MRI` if all training scans were; empty if they were mixed or unknown."""
     temperature: float = 1.0
     """What logits are divided by, so that probabilities are calibrated; 1 if they were not."""
+    appearance: Appearance | None = None
+    """What the training scans look like; null if they were too few or not described."""
     weights_sha256: str
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hemaseg.metrics.calibration import Calibration, LogitCounts, calibrate
+from hemaseg.slices.appearance import describe_appearance
 from hemaseg.slices.dataset import SliceSet
 from hemaseg.training.checkpoint import MODEL, load_model, write_record
 from hemaseg.training.device import memory_format
@@ -16,15 +17,17 @@ from hemaseg.training.device import memory_format
 
 def add_doubt(
     folder: Path,
+    training: SliceSet,
     validation: SliceSet,
     *,
     device: torch.device,
     batch_size: int,
 ) -> Calibration:
-    """Calibrate the weights in a run folder, and add the temperature to `model.json`.
+    """Calibrate the weights in a run folder, describe the training scans, and add to `model.json`.
 
     Args:
         folder: With weights and `model.json`.
+        training: All training slices.
         validation: All slices of the validation subjects, those without a lesion too, because
             prediction meets whole scans.
         device: Where the network runs, in full precision as in prediction.
@@ -40,7 +43,10 @@ def add_doubt(
     layout = memory_format(device)
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
     calibration = calibrate(_logit_counts(network, validation, batch_size))
-    update = {"temperature": calibration.temperature}
+    update = {
+        "temperature": calibration.temperature,
+        "appearance": describe_appearance(training),
+    }
     write_record(record.model_copy(update=update), folder / MODEL)
     return calibration
 

@@ -126,7 +126,7 @@ def train(
 ) -> RunRecord:
     """Train one network and keep the weights of the epoch with the best validation Dice.
 
-    Then, if nothing interrupts it, they are calibrated (`doubt`).
+    Then, if nothing interrupts it, they are calibrated and the training scans described (`doubt`).
 
     Args:
         config: Model, seed, device, recipe; the seed decides weights, order and augmentation.
@@ -205,6 +205,7 @@ def train(
             )
             calibration = add_doubt(
                 folder,
+                training,
                 whole_validation,
                 device=device,
                 batch_size=recipe.training.batch_size,
