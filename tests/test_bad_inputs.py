@@ -41,6 +41,7 @@ ELSEWHERE = {
     "no-memory": "test_checking",
     # A scan and the recipe of a network.
     "not-scalable": "test_cases",
+    "unlike-training": "test_cases",
     # Masks.
     "not-a-mask": "test_scan",
     "not-a-segmentation": "test_dicom_segments",

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,11 @@ from hemaseg.prediction.records import CaseRecord, read_case_record
 from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.screening import ReadOptions
-from hemaseg.training.checkpoint import WEIGHTS, save_model
+from hemaseg.slices.appearance import describe_appearance
+from hemaseg.slices.dataset import SliceName, SliceSet
+from hemaseg.slices.intensity import Range
+from hemaseg.training.checkpoint import MODEL as MODEL_FILE
+from hemaseg.training.checkpoint import WEIGHTS, load_model, save_model, write_record
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
 HEAD = phantom(1)
@@ -55,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _bright(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of what an untrained network sees: pixels of 58 to 85 HU, which is the blood."""
 
-    def blood(_: object, scaled: NDArray[np.float32], __: int) -> NDArray[np.float32]:
+    def blood(_: object, scaled: NDArray[np.float32], *__: object) -> NDArray[np.float32]:
         return ((scaled > 0.4) & (scaled < 0.79)).astype(np.float32)
 
     monkeypatch.setattr(cases, "probabilities", blood)
@@ -124,6 +129,9 @@ def test_each_case_gets_its_files_and_its_row(run: Path, scans: Path, tmp_path: 
     assert float(row["volume_ml"]) == pytest.approx(phantom(1).lesion_ml, rel=0.1)
     assert float(row["abc2_ml"]) == pytest.approx(measured.abc2_ml, rel=1e-6)
     assert (row["status"], row["modality"], row["findings"]) == ("done", "CT", "modality-guessed")
+    # Probabilities here are 0 and 1: the network is sure of all of it.
+    assert (float(row["confidence"]), written.confidence) == (1.0, 1.0)
+    assert float(row["expected_ml"]) == pytest.approx(measured.volume_ml, rel=1e-3)
     assert row["model"] == written.task.model_sha256[:12]
     assert list(written.seconds) == [
         *("reading", "network", "measuring", "mask", "probability", "overview")
@@ -141,6 +149,63 @@ def test_masks_have_the_bytes_of_the_grid(run: Path, scans: Path, tmp_path: Path
     assert mask.get_data_dtype() == np.uint8
     for field in ("srow_x", "srow_y", "srow_z", "sform_code", "qform_code", "pixdim"):
         np.testing.assert_array_equal(mask.header[field], scan.header[field])
+
+
+def test_an_empty_mask_has_no_confidence_but_an_expected_volume(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "probabilities", lambda _, scaled, *__: np.full_like(scaled, 0.2))
+    predict(run, tmp_path / "out", scans)
+    row, written = table(tmp_path / "out")["a"], record(tmp_path / "out", "a")
+    assert (row["confidence"], written.confidence, row["volume_ml"]) == ("", None, "0.0")
+    voxel_ml = read_scan(scans / "a.nii.gz").voxel_ml
+    assert float(row["expected_ml"]) == pytest.approx(0.2 * 64 * 64 * voxel_ml.sum(), rel=1e-3)
+
+
+def test_a_scan_unlike_those_of_training_is_noted(run: Path, scans: Path, tmp_path: Path) -> None:
+    """Another head, and noise, for a run that was trained on seven heads."""
+    heads = [Range(30, 100).scale(phantom(seed).voxels) for seed in range(1, 8)]
+    images = torch.from_numpy(np.concatenate(heads))[:, None].half()
+    names = tuple(SliceName(str(k // 16), "", k % 16) for k in range(len(images)))
+    slices = SliceSet(images, torch.zeros(images.shape, dtype=torch.bool), names)
+    shutil.copytree(run, tmp_path / "described")
+    model = tmp_path / "described" / MODEL_FILE
+    record_of_model = load_model(run)[1].model_copy(
+        update={"appearance": describe_appearance(slices)}
+    )
+    write_record(record_of_model, model)
+    affine = phantom(1).affine[:, [2, 1, 0, 3]]
+    noise = np.random.default_rng(0).integers(-1000, 1000, (64, 64, 16)).astype(np.int16)
+    nib.save(nib.Nifti1Image(noise, affine), scans / "noise.nii.gz")
+    nib.save(nib.Nifti1Image(phantom(9).voxels.transpose(), affine), scans / "head.nii.gz")
+    predict(tmp_path / "described", tmp_path / "out", scans)
+    rows = table(tmp_path / "out")
+    assert "unlike-training" not in rows["head"]["findings"]
+    assert rows["noise"]["findings"].split(";")[-1] == "unlike-training"
+    finding = record(tmp_path / "out", "noise").findings[-1]
+    assert finding.kind == "unlike-training"
+    assert "spreads off" in finding.message
+    # A run that says nothing of its training gives no note.
+    predict(run, tmp_path / "old", scans)
+    assert "unlike-training" not in table(tmp_path / "old")["noise"]["findings"]
+
+
+def test_the_temperature_of_the_run_is_applied(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    content = json.loads((run / MODEL_FILE).read_text())
+    shutil.copytree(run, tmp_path / "calibrated")
+    (tmp_path / "calibrated" / MODEL_FILE).write_text(json.dumps(content | {"temperature": 4.0}))
+    predict(run, tmp_path / "a", scans / "a.nii.gz", probability=True)
+    predict(tmp_path / "calibrated", tmp_path / "b", scans / "a.nii.gz", probability=True)
+    masks, maps = (
+        [nib.Nifti1Image.from_filename(tmp_path / f"{out}/a/a_{kind}.nii.gz") for out in "ab"]
+        for kind in ("mask", "probability")
+    )
+    np.testing.assert_array_equal(masks[0].dataobj, masks[1].dataobj)
+    logits = [np.log(p / (1 - p)) for p in (np.asarray(one.dataobj, float) for one in maps)]
+    np.testing.assert_allclose(logits[1], logits[0] / 4, atol=1e-3)
 
 
 def test_a_failing_case_stops_no_other(run: Path, scans: Path, tmp_path: Path) -> None:
@@ -188,7 +253,7 @@ def test_whatever_fails_in_the_network_is_told(
 def test_a_network_that_gives_no_numbers_is_refused(
     run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cases, "probabilities", lambda _, scaled, __: scaled * np.nan)
+    monkeypatch.setattr(cases, "probabilities", lambda _, scaled, *__: scaled * np.nan)
     with pytest.raises(CheckpointError, match="probabilities that are not numbers"):
         predict(run, tmp_path / "out", scans)
 

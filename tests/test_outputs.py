@@ -1,6 +1,7 @@
 """What is written of a case; whole calls are tested in test_cases.py and test_cli_scans.py."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.errors import ScanError
 from hemaseg.intake.sources import find_sources, read_source
 from hemaseg.metrics.measurement import measure
+from hemaseg.prediction import outputs
 from hemaseg.prediction.outputs import Case, Clock, Wanted, write_case
 from hemaseg.prediction.places import case_places
 from hemaseg.scans.images import read_mask
-from hemaseg.scans.screening import ReadOptions, kinds_of
+from hemaseg.scans.screening import Finding, ReadOptions, kinds_of
 from hemaseg.slices.intensity import Range
 from hemaseg.training.checkpoint import ModelRecord
 
@@ -91,6 +93,38 @@ def test_the_picture_shows_what_the_network_saw(tmp_path: Path) -> None:
     # Brain of 34 HU in a window from 30 to 100; nothing is blood in the first slice shown.
     grey = round((34 - 30) / 70 * 255)
     assert (first == grey).mean() > 0.2
+
+
+def captions(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    shown: list[str] = []
+    monkeypatch.setattr(outputs, "write_overview", lambda *_, **kw: shown.extend(kw["caption"]))
+    write_case(case, Wanted(dicom=False), MODEL, folder, Clock())
+    return shown
+
+
+def test_the_picture_says_how_much_the_network_trusts_its_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = dicom_case(tmp_path, num_slices=14, spacing_mm=10.0)
+    lines = captions(case, tmp_path, monkeypatch)
+    assert lines[1] == "Dice that the network itself expects of this mask: 1.00"
+    assert not any("Unlike" in line for line in lines)
+    case.findings.append(Finding("unlike-training", "share of black pixels 0.9"))
+    assert captions(case, tmp_path, monkeypatch)[2].startswith("Unlike the scans that the network")
+
+
+def test_the_picture_of_an_empty_mask_says_what_may_be_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = dicom_case(tmp_path, num_slices=14, spacing_mm=10.0)
+    empty = np.zeros_like(case.mask)
+    measured = measure(empty, case.scan.affine)
+    doubtful = replace(
+        case, mask=empty, probabilities=case.probabilities * np.float32(0.25), measurement=measured
+    )
+    expected = f"{case.measurement.volume_ml / 4:.1f} mL"
+    assert captions(doubtful, tmp_path, monkeypatch)[1].endswith(f"add up to {expected}")
+    assert np.isnan(doubtful.confidence)
 
 
 def test_the_clock_counts_parts() -> None:

@@ -13,11 +13,12 @@ from hemaseg.cohorts.table import Cohort
 from hemaseg.config import IntensityConfig, ModelConfig, Recipe, RunConfig
 from hemaseg.errors import ScanError
 from hemaseg.evaluation.scoring import evaluate_cohort
+from hemaseg.metrics.confidence import soft_overlap
 from hemaseg.models.catalogue import build_model
 from hemaseg.prediction.predict import BATCH_SIZE, predict_cohort, probabilities
 from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.scans.phantoms import write_phantoms
-from hemaseg.slices.dataset import load_slices
+from hemaseg.slices.dataset import load_slices, scaled_images
 from hemaseg.training import loop
 from hemaseg.training.checkpoint import load_model, save_model
 
@@ -172,3 +173,37 @@ def test_the_number_of_threads_changes_no_bit(run_folder: Path) -> None:
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(three, one)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 2.5, 9.0])
+@pytest.mark.parametrize("size", [32, 48, 80])
+def test_a_temperature_moves_no_pixel_across_one_half(
+    run_folder: Path, temperature: float, size: int
+) -> None:
+    network, _ = load_model(run_folder)
+    voxels = np.random.default_rng(0).random((5, size, size)).astype(np.float32)
+    before, after = (probabilities(network, voxels, 32, t) for t in (1.0, temperature))
+    cut = float(np.median(before))
+    assert 0.0 < cut < 1.0
+    np.testing.assert_array_equal(before >= 0.5, after >= 0.5)
+    assert not np.array_equal(before, after)
+
+
+def test_on_the_networks_own_grid_a_temperature_divides_the_logits() -> None:
+    voxels = np.random.default_rng(0).random((2, 32, 32)).astype(np.float32)
+    found = probabilities(Brightness(), voxels, 32, 4.0)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-(voxels - 0.5) * 5)), atol=5e-3)
+
+
+def test_confidence_is_that_of_the_subject(
+    run_folder: Path, cohort: Cohort, tmp_path: Path
+) -> None:
+    network, record = load_model(run_folder)
+    predict_cohort(run_folder, cohort, tmp_path, device="cpu")
+    table = pd.read_csv(tmp_path / "predictions.csv").set_index("subject")
+    for image in scaled_images(cohort, record.intensity):
+        found = probabilities(network, image.voxels, record.image_size)
+        expected = soft_overlap(found, found >= 0.5).confidence
+        assert table.loc[image.case.subject, "confidence"] == pytest.approx(
+            expected, abs=1e-4, nan_ok=True
+        )

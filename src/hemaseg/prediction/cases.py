@@ -3,6 +3,7 @@
 A case that fails does not stop the others, and a case that was done before is not done again.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ from hemaseg.prediction.records import (
     without_nan,
 )
 from hemaseg.scans.screening import Finding, ReadOptions, Screen
+from hemaseg.slices.appearance import unlike_training
 from hemaseg.slices.intensity import intensity_range
 from hemaseg.training.checkpoint import MODEL, load_model, write_record
 from hemaseg.training.device import choose_device, is_out_of_memory, memory_format
@@ -182,6 +184,8 @@ class _Predictor:
             modality=case.scan.modality,
             findings=[],
             measurement=without_nan(measurement_columns(case.measurement)),
+            confidence=_rounded(case.confidence),
+            expected_ml=_rounded(case.expected_ml),
             seconds={},
         )
         if not is_same:
@@ -213,11 +217,16 @@ class _Predictor:
                 )
             except ConfigError as error:
                 raise ScanError(str(error), kind="not-scalable") from None
-            found = self._probabilities(shown.scale(scan.voxels))
+            scaled = shown.scale(scan.voxels)
+            found = self._probabilities(scaled)
             mask = found >= self._model.threshold
         with clock.part("measuring"):
             measurement = measure(mask, scan.affine, scan.slice_coordinates)
-        return Case(source, places, scan, shown, found, mask, measurement)
+            case = Case(source, places, scan, shown, found, mask, measurement)
+            known = self._model.appearance
+            if known and (reason := unlike_training(scaled, self._model.image_size, known)):
+                case.findings.append(Finding("unlike-training", reason))
+        return case
 
     def _task(self, source: Source) -> Task:
         return Task(
@@ -233,7 +242,8 @@ class _Predictor:
 
     def _probabilities(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
-            found = probabilities(self._network, scaled, self._model.image_size)
+            size, temperature = self._model.image_size, self._model.temperature
+            found = probabilities(self._network, scaled, size, temperature)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise MemoryError from error
@@ -244,6 +254,11 @@ class _Predictor:
                 "expected 0 to 1. Its training failed; train again."
             )
         return found
+
+
+def _rounded(value: float) -> float | None:
+    """4 significant digits, for JSON; None if undefined."""
+    return None if math.isnan(value) else float(f"{value:.4g}")
 
 
 def _require_free(source: Source, places: Places) -> None:

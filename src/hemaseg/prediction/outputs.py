@@ -1,5 +1,6 @@
 """The files of one predicted case: mask, probability, DICOM objects, picture."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 
 from hemaseg.files import write_text
 from hemaseg.intake.sources import Source
+from hemaseg.metrics.confidence import expected_ml, soft_overlap
 from hemaseg.metrics.measurement import Measurement
 from hemaseg.prediction.overview import write_overview
 from hemaseg.prediction.places import Places, sidecar_json
 from hemaseg.scans.images import write_mask, write_probability
 from hemaseg.scans.scan import Scan
-from hemaseg.scans.screening import Finding, Screen
+from hemaseg.scans.screening import Finding, Screen, kinds_of
 from hemaseg.slices.intensity import Range
 from hemaseg.training.checkpoint import ModelRecord
 
@@ -65,7 +67,9 @@ class Case:
         probabilities: (K, H, W) in [0, 1].
         mask: (K, H, W).
         measurement: Of the mask.
-        findings: Of reading, and of writing.
+        confidence: Dice that the network expects of the mask; NaN if that is empty.
+        expected_ml: Volume that the probabilities add up to; NaN without geometry.
+        findings: Of reading, of comparing with training, and of writing.
     """
 
     source: Source
@@ -75,9 +79,13 @@ class Case:
     probabilities: NDArray[np.float32]
     mask: NDArray[np.bool_]
     measurement: Measurement
+    confidence: float = field(init=False)
+    expected_ml: float = field(init=False)
     findings: list[Finding] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.confidence = soft_overlap(self.probabilities, self.mask).confidence
+        self.expected_ml = expected_ml(self.probabilities, self.scan.voxel_ml)
         self.findings = list(self.scan.findings)
 
 
@@ -170,8 +178,22 @@ def _write_overview(case: Case) -> Path:
         pixel_mm=spacing_mm and spacing_mm[1:],
         caption=(
             f"{case.source.name}: {volume} in {measured.num_lesion_slices} slices",
+            *_doubts(case),
             f"Values {case.shown.low:g} to {case.shown.high:g} from black to white; slices {order}",
             "Research use only; not a medical device.",
         ),
     )
     return path
+
+
+def _doubts(case: Case) -> list[str]:
+    """Lines of the picture that say how much the network trusts its mask, and whether it may."""
+    if case.measurement.num_voxels:
+        lines = [f"Dice that the network itself expects of this mask: {case.confidence:.2f}"]
+    elif math.isnan(case.expected_ml):
+        lines = ["Nothing marked"]
+    else:
+        lines = [f"Nothing marked; the probabilities add up to {case.expected_ml:.1f} mL"]
+    if "unlike-training" in kinds_of(case.findings):
+        lines.append("Unlike the scans that the network was trained on: the mask may mean nothing")
+    return lines

@@ -6,8 +6,10 @@ Shape legend: K slices of an image file, H rows, W columns on its own grid.
 """
 
 import csv
+import math
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,13 +23,14 @@ from torch import Tensor, nn
 
 from hemaseg.cohorts.table import Cohort
 from hemaseg.files import write_text
+from hemaseg.metrics.confidence import SoftOverlap, soft_overlap
 from hemaseg.prediction.paths import prediction_paths
 from hemaseg.scans.images import write_mask
 from hemaseg.slices.dataset import fit_back, fit_to_square, scaled_images
 from hemaseg.training.checkpoint import load_model
 from hemaseg.training.device import choose_device, deterministic, memory_format
 
-COLUMNS = ["subject", "slice", "image", "reference", "prediction"]
+COLUMNS = ["subject", "slice", "image", "reference", "prediction", "confidence"]
 """Of `predictions.csv`."""
 
 BATCH_SIZE = 8
@@ -40,6 +43,9 @@ DR U-Net takes twice as long per slice in batches of 8."""
 
 MAX_WORKERS = 8
 """Slices that a CPU works on at a time; DR U-Net takes about 150 MiB for each."""
+
+
+_BELOW_HALF = float(np.nextafter(np.float32(0.5), np.float32(0)))
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,9 @@ def predict_cohort(
 ) -> PredictionCost:
     """Write the mask of every image of a cohort, and `predictions.csv` that lists them.
 
+    Its `confidence` is that of the subject, pooled over all its images like every score, and so
+    the same in each row of the subject.
+
     Args:
         run_folder: What `hemaseg train` wrote.
         cohort: The images; their references, if any, are not looked at.
@@ -84,6 +93,7 @@ def predict_cohort(
         CohortError, ScanError, ConfigError: If an image cannot be read, scaled or written.
     """
     network, record = load_model(run_folder)
+    sums: dict[str, SoftOverlap] = defaultdict(SoftOverlap)
     target = choose_device(device)
     network = network.to(target, memory_format=memory_format(target))  # type: ignore[call-overload]
     wanted = [case for case in cohort.images if case.is_marked or not marked_only]
@@ -98,9 +108,11 @@ def predict_cohort(
         if case.id not in path_of:
             continue
         start = time.perf_counter()
-        mask = probabilities(network, image.voxels, size) >= record.threshold
+        found = probabilities(network, image.voxels, size, record.temperature)
+        mask = found >= record.threshold
         network_s += time.perf_counter() - start
         num_slices += len(mask)
+        sums[case.subject] += soft_overlap(found, mask)
         path = path_of[case.id]
         path.parent.mkdir(parents=True, exist_ok=True)
         write_mask(mask, image.scan, path)
@@ -115,6 +127,9 @@ def predict_cohort(
         )
         if progress is not None:
             progress(len(rows), len(wanted))
+    for row in rows:
+        confidence = sums[str(row["subject"])].confidence
+        row["confidence"] = "" if math.isnan(confidence) else round(confidence, 4)
     table = StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -124,7 +139,7 @@ def predict_cohort(
 
 
 def probabilities(
-    network: nn.Module, voxels: NDArray[np.float32], image_size: int
+    network: nn.Module, voxels: NDArray[np.float32], image_size: int, temperature: float = 1.0
 ) -> NDArray[np.float32]:
     """Probability of lesion for each pixel of a stack.
 
@@ -132,6 +147,9 @@ def probabilities(
         network: In evaluation mode, giving logits.
         voxels: `(K, H, W)` in [0, 1].
         image_size: Rows and columns that the network sees; slices are fitted to it and back.
+        temperature: What logits are divided by, above 0. No pixel changes sides of 0.5 by it, to
+            the bit: where the mean of neighbours would, on the way back to the image's own grid,
+            it stays at 0.5 or the number below.
 
     Returns:
         `(K, H, W)` in [0, 1].
@@ -143,7 +161,12 @@ def probabilities(
         # Rounded as the training slices are stored, so that both see the same values.
         images = fit_to_square(batch, image_size).to(torch.float16).float().to(device)
         logits = network(images.contiguous(memory_format=memory_format(device))).float()
-        return fit_back(logits.sigmoid().cpu(), *voxels.shape[1:])[:, 0]
+        found = fit_back(logits.sigmoid().cpu(), *voxels.shape[1:])[:, 0]
+        if temperature == 1:
+            return found
+        calibrated = fit_back((logits / temperature).sigmoid().cpu(), *voxels.shape[1:])[:, 0]
+        above, below = calibrated.clamp_min(0.5), calibrated.clamp_max(_BELOW_HALF)
+        return torch.where(found >= 0.5, above, below)
 
     stack = torch.from_numpy(voxels)[:, None]
     with deterministic(True):

@@ -24,6 +24,7 @@ PREDICTIONS = "predictions.csv"
 COLUMNS = (
     *("name", "input", "status", "problem", "modality"),
     *MEASUREMENT_COLUMNS,
+    *("confidence", "expected_ml"),
     *("findings", "model", "seconds"),
 )
 """Of `predictions.csv`."""
@@ -64,6 +65,10 @@ class CaseRecord(Section):
     findings: list[FindingRecord]
     measurement: dict[str, str | int | float | None]
     """As in `predictions.csv`."""
+    confidence: float | None = None
+    """The Dice that the network expects of its mask; null if that is empty."""
+    expected_ml: float | None = None
+    """Volume that the probabilities add up to."""
     seconds: dict[str, float]
     """By part of the work."""
 
@@ -85,6 +90,8 @@ def done_row(record: CaseRecord) -> Row:
         "problem": "",
         "modality": record.modality,
         **record.measurement,
+        "confidence": record.confidence,
+        "expected_ml": record.expected_ml,
         "findings": ";".join(dict.fromkeys(finding.kind for finding in record.findings)),
         "model": record.task.model_sha256[:12],
         "seconds": round(sum(record.seconds.values()), 2),

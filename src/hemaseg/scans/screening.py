@@ -139,6 +139,7 @@ _NOTED = {
     "oblique": "slices turned out of the axial plane",
     "modality-guessed": "a modality that the file does not say; guessed from the values",
     "modality-assumed": "a modality that the file does not say; taken from the network",
+    "unlike-training": "an image unlike those that the network was trained on",
     "left-out": "other files or series beside the one that was read",
     "voxel-size-ignored": "a voxel size that the affine contradicts; the affine holds",
     "label-absent": "a label was asked for that no voxel has; the mask is empty",

@@ -24,11 +24,12 @@ from hemaseg.slices.intensity import intensity_range
 
 @dataclass(frozen=True)
 class SliceName:
-    """Which slice of which subject: its image file, and its index K within that file."""
+    """Which slice of which subject: its image file, its index K within that file, and its scan."""
 
     subject: str
     image: str
     index: int
+    scan: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,9 @@ def load_slices(
         images.append(fitted.to(torch.float16))
         masks.append(fit_to_square(torch.from_numpy(image.mask)[:, None].float(), size) >= 0.5)
         case = image.case
-        names += [SliceName(case.subject, case.image.name, k) for k in range(len(image.voxels))]
+        names += [
+            SliceName(case.subject, case.image.name, k, case.scan) for k in range(len(image.voxels))
+        ]
     if not names:
         raise CohortError(
             f"none of {len(cohort.images)} images has a reference mask, expected at least one. "

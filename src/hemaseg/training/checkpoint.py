@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from hemaseg.config import IntensityConfig, ModelConfig, Section
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256, whole_file, write_text
+from hemaseg.metrics.calibration import Calibration
 from hemaseg.models.catalogue import build_model
+from hemaseg.slices.appearance import Appearance
 
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
@@ -44,6 +46,10 @@ class ModelRecord(Section):
     """Probability from which a pixel belongs to the mask."""
     modality: str = ""
     """`CT` or `MRI` if all training scans were; empty if they were mixed or unknown."""
+    temperature: float = 1.0
+    """What logits are divided by, so that probabilities are calibrated; 1 if they were not."""
+    appearance: Appearance | None = None
+    """What the training scans look like; null if they were too few or not described."""
     weights_sha256: str
 
 
@@ -101,6 +107,8 @@ class RunRecord(Section):
     training_s: float = 0.0
     peak_memory_mib: float | None = None
     inference_slices_per_s: float | None = None
+    calibration: Calibration | None = None
+    """On the validation slices; null if training did not end, or before there was any."""
 
 
 def software() -> Software:

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from hemaseg.config import OptimiserConfig, RunConfig, ScheduleConfig, write_config
 from hemaseg.errors import ConfigError, TrainingError
+from hemaseg.metrics.calibration import Calibration
 from hemaseg.metrics.overlap import OverlapCounts
 from hemaseg.models.catalogue import build_model, model_class
 from hemaseg.slices.augmentation import augment
@@ -45,6 +46,7 @@ from hemaseg.training.device import (
     peak_memory_mib,
     reset_peak_memory,
 )
+from hemaseg.training.doubt import add_doubt
 from hemaseg.training.losses import loss
 
 THRESHOLD = 0.5
@@ -124,11 +126,13 @@ def train(
 ) -> RunRecord:
     """Train one network and keep the weights of the epoch with the best validation Dice.
 
+    Then, if nothing interrupts it, they are calibrated and the training scans described (`doubt`).
+
     Args:
         config: Model, seed, device, recipe; the seed decides weights, order and augmentation.
         training: Slices to learn from.
         validation: Slices of other subjects; if the recipe shows no slices without lesion
-            (`negative_share = 0`), only those with one count.
+            (`negative_share = 0`), only those with one count, but all calibrate.
         folder: Run folder; made if needed, files of an earlier run in it are replaced.
         origin: Hashes of the data, for the record.
         start: Weights to begin from, drawn from the seed if None; the seed decides order and
@@ -145,7 +149,7 @@ def train(
         ConfigError: An unknown model or device, or weights of another network to start from.
         KeyboardInterrupt: After the run folder was left usable, with status "interrupted".
     """
-    recipe = config.recipe
+    recipe, whole_validation = config.recipe, validation
     if start is not None:
         require_fitting(start, config.model)
     if recipe.slices.negative_share == 0:
@@ -173,6 +177,8 @@ def train(
     )
     write_record(record, folder / RUN)
 
+    calibration: Calibration | None = None
+
     def finish(status: str, message: str, done: list[Epoch]) -> RunRecord:
         best = max(done, key=_rank, default=None)
         finished = record.model_copy(
@@ -184,6 +190,7 @@ def train(
                 "best_validation_dice": _or_none(best.validation_dice) if best else None,
                 "training_s": done[-1].cumulative_s if done else 0.0,
                 "peak_memory_mib": _or_none(done[-1].peak_memory_mib) if done else None,
+                "calibration": calibration,
             }
         )
         write_record(finished, folder / RUN)
@@ -195,6 +202,13 @@ def train(
             _run_epochs(
                 *(config, training, validation, folder, origin, start.network if start else None),
                 *(device, precision, done, progress),
+            )
+            calibration = add_doubt(
+                folder,
+                training,
+                whole_validation,
+                device=device,
+                batch_size=recipe.training.batch_size,
             )
     except KeyboardInterrupt:
         kept = "weights of the best epoch kept" if done else "no epoch was finished, so no weights"
