@@ -107,6 +107,7 @@ def test_every_module_has_its_test_file() -> None:
         "unet": "models",
         "__main__": "cli",
         "comparing": "cli",
+        "phantoms": "cli",
         "program": "cli",
         "scans": "cli",
         "training": "cli",

@@ -29,6 +29,20 @@ _AGE_SHARES = {
     "MRI": (0.2, 0.2, 0.2, 0.2, 0.2),
 }
 
+BOUNDS = {
+    "num_slices": (2, 512),
+    "image_size": (32, 1024),
+    "pixel_mm": (0.1, 10.0),
+    "slice_mm": (0.3, 20.0),
+    "tilt_deg": (-30.0, 30.0),
+    "num_hematomas": (0, 10),
+    "volume_ml": (0.01, 200.0),
+}
+"""Least and largest value of options that are numbers."""
+MAX_VOXELS = 2**25
+"""Of one head: 128 slices of 512x512, which take 3 GiB while they are made."""
+_THINNEST_MM, _LONGEST_MM = 4.0, 165.0
+
 
 @dataclass(frozen=True)
 class HeadOptions:
@@ -115,7 +129,9 @@ def synthesise(seed: int, options: HeadOptions | None = None) -> Head:
     (12, 64, 64)
     """
     options = options or HeadOptions()
-    _check(options)
+    check_options(options)
+    if seed < 0:
+        raise ValueError(f"seed {seed}, expected 0 or more")
     random = np.random.default_rng([seed, 20261125])
     grid = _Grid(options, random)
     template = atlas()
@@ -177,9 +193,9 @@ class _Grid:
     def __init__(self, options: HeadOptions, random: np.random.Generator) -> None:
         size = options.image_size
         head_mm = random.uniform(0.92, 1.08, 3)  # against the template, superior, posterior, left
-        slice_mm = options.slice_mm or random.uniform(4.0, 6.5)
+        slice_mm = options.slice_mm or random.uniform(_THINNEST_MM, 6.5)
         pixel_mm = options.pixel_mm or random.uniform(190.0, 260.0) / size
-        num_slices = options.num_slices or int(random.uniform(130.0, 165.0) / slice_mm)
+        num_slices = options.num_slices or int(random.uniform(130.0, _LONGEST_MM) / slice_mm)
         is_tilted = options.modality == "CT" and random.random() < 0.4
         drawn_deg = random.uniform(-25.0, 25.0) if is_tilted else 0.0
         self.tilt_deg = drawn_deg if options.tilt_deg is None else options.tilt_deg
@@ -223,17 +239,28 @@ class _Grid:
         self.affine = affine
 
 
-def _check(options: HeadOptions) -> None:
-    if options.num_slices is not None and options.num_slices < 2:
-        raise ValueError(f"num_slices {options.num_slices}, expected at least 2")
-    if options.image_size < 32:
-        raise ValueError(f"image_size {options.image_size}, expected at least 32")
-    for name in ("pixel_mm", "slice_mm", "volume_ml"):
+def check_options(options: HeadOptions) -> None:
+    """Refuse what no head can have.
+
+    Raises:
+        ValueError: An option is out of range or no known word, or there would be more voxels than
+            `MAX_VOXELS`.
+    """
+    for name, (low, high) in BOUNDS.items():
         value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} {value}, expected a positive number")
-    if options.tilt_deg is not None and not abs(options.tilt_deg) <= 30:
-        raise ValueError(f"tilt_deg {options.tilt_deg}, expected -30 to 30")
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name} {value:g}, expected {low:g} to {high:g}")
+    for name, words in (("modality", _AGE_SHARES), ("age", AGES), ("sequence", SEQUENCES)):
+        word = getattr(options, name)
+        if word is not None and word not in words:
+            raise ValueError(f"{name} {word!r}, expected {', '.join(words)}")
+    num_slices = options.num_slices or int(_LONGEST_MM / (options.slice_mm or _THINNEST_MM))
+    num_voxels = num_slices * options.image_size**2
+    if num_voxels > MAX_VOXELS:
+        raise ValueError(
+            f"{num_slices} slices of {options.image_size}x{options.image_size}, {num_voxels:,} "
+            f"voxels, expected at most {MAX_VOXELS:,}"
+        )
 
 
 def _num_hematomas(options: HeadOptions, random: np.random.Generator) -> int:
