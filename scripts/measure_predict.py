@@ -18,15 +18,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import torch
-from pydicom import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.models.catalogue import build_model
-from hemaseg.scans.phantoms import Phantom, phantom
+from hemaseg.phantoms.dicom_writing import write_series
+from hemaseg.phantoms.heads import HeadOptions, synthesise
+from hemaseg.phantoms.writing import write_nifti
 from hemaseg.training.checkpoint import save_model
 
 MODEL = ModelConfig(name="dr_unet")
@@ -51,40 +49,6 @@ def write_run(folder: Path) -> None:
     )
 
 
-def write_nifti(head: Phantom, path: Path) -> None:
-    """The head as a scanner's converter writes it."""
-    image = nib.Nifti1Image(head.voxels.transpose(), head.affine[:, [2, 1, 0, 3]])
-    nib.save(image, path)
-
-
-def write_dicom(head: Phantom, folder: Path) -> None:
-    """The head as a DICOM series."""
-    folder.mkdir()
-    study, series, frame = (generate_uid() for _ in range(3))
-    # Display order is (superior, posterior, left), DICOM's axes are (left, posterior, superior).
-    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ head.affine
-    for k, pixels in enumerate(head.voxels):
-        data_set = Dataset()
-        data_set.file_meta = FileMetaDataset()
-        data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data_set.SOPClassUID, data_set.SOPInstanceUID = CTImageStorage, generate_uid()
-        data_set.StudyInstanceUID, data_set.SeriesInstanceUID = study, series
-        data_set.FrameOfReferenceUID, data_set.Modality = frame, "CT"
-        data_set.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        data_set.SeriesNumber, data_set.InstanceNumber = 1, k + 1
-        data_set.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        data_set.ImagePositionPatient = [round(float(x), 4) for x in (to_lps @ [k, 0, 0, 1])[:3]]
-        data_set.PixelSpacing = [float(-head.affine[1, 1]), float(-head.affine[0, 2])]
-        data_set.SliceThickness = float(head.affine[2, 0])
-        data_set.Rows, data_set.Columns = pixels.shape
-        data_set.SamplesPerPixel, data_set.PhotometricInterpretation = 1, "MONOCHROME2"
-        data_set.BitsAllocated = data_set.BitsStored = 16
-        data_set.HighBit, data_set.PixelRepresentation = 15, 1
-        data_set.RescaleSlope, data_set.RescaleIntercept = 1, 0
-        data_set.PixelData = pixels.tobytes()
-        data_set.save_as(folder / f"{k:03}.dcm", enforce_file_format=True)
-
-
 def seconds(*arguments: object) -> float:
     """Wall time of a process of this Python."""
     start = time.perf_counter()
@@ -103,11 +67,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_run(folder / "run")
-        head = phantom(1, shape=(32, 512, 512), spacing_mm=(5.0, 0.45, 0.45))
+        head = synthesise(
+            1,
+            HeadOptions(
+                num_slices=32, image_size=512, slice_mm=5.0, pixel_mm=0.45, num_hematomas=1
+            ),
+        )
         if options.format == "dicom":
-            write_dicom(head, scan := folder / "head")
+            write_series(head, 1, scan := folder / "head")
         else:
-            write_nifti(head, scan := folder / "head.nii.gz")
+            write_nifti(head.voxels, head.affine, scan := folder / "head.nii.gz")
         for turn in range(options.turns):
             output = folder / f"out{turn}"
             command = ("-m", "hemaseg", "predict", scan, "--model", folder / "run", "-o", output)

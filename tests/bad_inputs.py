@@ -15,8 +15,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.screening import ReadOptions
+from small_heads import small_head
 
 Build = Callable[[Path], Path]
 
@@ -55,7 +55,7 @@ class Inputs(dict[str, BadInput]):
         return register
 
 
-HEAD = phantom(1)
+HEAD = small_head(1)
 
 
 def head_bytes(

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemaseg.scans.phantoms import phantom
 from hemaseg.slices.appearance import (
     MAX_LIMIT,
     MIN_LIMIT,
@@ -23,6 +22,7 @@ from hemaseg.slices.appearance import (
 )
 from hemaseg.slices.dataset import SliceName, SliceSet, fit_to_square
 from hemaseg.slices.intensity import Range
+from small_heads import small_head
 
 SIZE = 64
 Stack = NDArray[np.float32]
@@ -30,7 +30,7 @@ Stack = NDArray[np.float32]
 
 def head(seed: int, low: float = 30, high: float = 100) -> Stack:
     """A synthetic head as the network sees it."""
-    return Range(low, high).scale(phantom(seed).voxels)
+    return Range(low, high).scale(small_head(seed).voxels)
 
 
 def slices_of(stacks: list[Stack], *, size: int = SIZE) -> SliceSet:
@@ -115,7 +115,7 @@ def nearly_empty(random: np.random.Generator) -> Stack:
 
 def mri(random: np.random.Generator) -> Stack:
     """No skull, a black background, and brain of all greys."""
-    brain = phantom(50).voxels
+    brain = small_head(50).voxels
     inside = (brain > -50) & (brain < 200)
     return np.where(inside, random.normal(0.5, 0.1, brain.shape), 0).clip(0, 1).astype(np.float32)
 
@@ -165,7 +165,7 @@ def test_scans_are_compared_at_the_size_of_the_network() -> None:
 
     def fine(seed: int, num_pixels: int) -> Stack:
         spacing_mm = (8.0, 224 / num_pixels, 224 / num_pixels)
-        made = phantom(seed, shape=(16, num_pixels, num_pixels), spacing_mm=spacing_mm)
+        made = small_head(seed, shape=(16, num_pixels, num_pixels), spacing_mm=spacing_mm)
         return Range(30, 100).scale(made.voxels)
 
     known = describe_appearance(

@@ -23,16 +23,16 @@ from hemaseg.prediction.outputs import Wanted
 from hemaseg.prediction.overview import write_overview
 from hemaseg.prediction.records import CaseRecord, read_case_record
 from hemaseg.scans.images import read_mask, read_scan
-from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.screening import ReadOptions
 from hemaseg.slices.appearance import describe_appearance
 from hemaseg.slices.dataset import SliceName, SliceSet
 from hemaseg.slices.intensity import Range
 from hemaseg.training.checkpoint import MODEL as MODEL_FILE
 from hemaseg.training.checkpoint import WEIGHTS, load_model, save_model, write_record
+from small_heads import small_head
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
-HEAD = phantom(1)
+HEAD = small_head(1)
 
 
 def save_run(folder: Path, *, seed: int = 0, modality: str = "CT", threshold: float = 0.5) -> Path:
@@ -72,7 +72,7 @@ def scans(tmp_path: Path) -> Path:
     folder = tmp_path / "scans"
     folder.mkdir()
     for seed, name in ((1, "a"), (2, "b")):
-        head = phantom(seed)
+        head = small_head(seed)
         clean = np.where(head.mask, 64, np.where(head.voxels > 200, 900, 20)).astype(np.int16)
         clean[head.voxels < -500] = -1000
         affine = head.affine[:, [2, 1, 0, 3]]
@@ -126,7 +126,7 @@ def test_each_case_gets_its_files_and_its_row(run: Path, scans: Path, tmp_path: 
     np.testing.assert_array_equal(mask.voxels, (scan.voxels > 58) & (scan.voxels < 85))
     measured = measure(mask.voxels, scan.affine)
     assert float(row["volume_ml"]) == pytest.approx(measured.volume_ml, rel=1e-6)
-    assert float(row["volume_ml"]) == pytest.approx(phantom(1).lesion_ml, rel=0.1)
+    assert float(row["volume_ml"]) == pytest.approx(small_head(1).hematoma_ml, rel=0.1)
     assert float(row["abc2_ml"]) == pytest.approx(measured.abc2_ml, rel=1e-6)
     assert (row["status"], row["modality"], row["findings"]) == ("done", "CT", "modality-guessed")
     # Probabilities here are 0 and 1: the network is sure of all of it.
@@ -164,7 +164,7 @@ def test_an_empty_mask_has_no_confidence_but_an_expected_volume(
 
 def test_a_scan_unlike_those_of_training_is_noted(run: Path, scans: Path, tmp_path: Path) -> None:
     """Another head, and noise, for a run that was trained on seven heads."""
-    heads = [Range(30, 100).scale(phantom(seed).voxels) for seed in range(1, 8)]
+    heads = [Range(30, 100).scale(small_head(seed).voxels) for seed in range(1, 8)]
     images = torch.from_numpy(np.concatenate(heads))[:, None].half()
     names = tuple(SliceName(str(k // 16), "", k % 16) for k in range(len(images)))
     slices = SliceSet(images, torch.zeros(images.shape, dtype=torch.bool), names)
@@ -174,10 +174,10 @@ def test_a_scan_unlike_those_of_training_is_noted(run: Path, scans: Path, tmp_pa
         update={"appearance": describe_appearance(slices)}
     )
     write_record(record_of_model, model)
-    affine = phantom(1).affine[:, [2, 1, 0, 3]]
+    affine = small_head(1).affine[:, [2, 1, 0, 3]]
     noise = np.random.default_rng(0).integers(-1000, 1000, (64, 64, 16)).astype(np.int16)
     nib.save(nib.Nifti1Image(noise, affine), scans / "noise.nii.gz")
-    nib.save(nib.Nifti1Image(phantom(9).voxels.transpose(), affine), scans / "head.nii.gz")
+    nib.save(nib.Nifti1Image(small_head(9).voxels.transpose(), affine), scans / "head.nii.gz")
     predict(tmp_path / "described", tmp_path / "out", scans)
     rows = table(tmp_path / "out")
     assert "unlike-training" not in rows["head"]["findings"]

@@ -9,10 +9,10 @@ from hemaseg.errors import ConfigError, ScanError
 from hemaseg.intake import checking
 from hemaseg.intake.checking import Checked, check_source, problem_of
 from hemaseg.intake.sources import Source, find_sources
-from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.screening import Finding, ReadOptions
+from small_heads import small_head
 
-HEAD = phantom(1)
+HEAD = small_head(1)
 SOURCE = Source("a", "scans/a.nii", Path("scans/a.nii"))
 
 

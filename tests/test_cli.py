@@ -24,8 +24,8 @@ from hemaseg.cohorts.split import split_holdout, write_split
 from hemaseg.cohorts.table import write_cohort
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.models.catalogue import build_model
-from hemaseg.scans.phantoms import write_phantoms
 from hemaseg.training.checkpoint import load_model, save_model
+from small_heads import write_heads
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 VERBS = [command.callback.__name__ for command in cli.app.registered_commands if command.callback]
@@ -33,7 +33,7 @@ TABLE_I = "--mean 0.8361 --mean 0.8281 --mean 0.8359 --sd 0.156 --sd 0.1727 --sd
 RECIPE = """
 description = "test"
 slices = { image_size = 32 }
-training = { num_epochs = 1, batch_size = 8 }
+training = { num_epochs = 1, batch_size = 64 }
 """
 STUDY = """
 name = "test"
@@ -53,7 +53,7 @@ arms = [
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scans, their table and split, a recipe, a study file, a run, and some that are damaged."""
     folder = tmp_path_factory.mktemp("original")
-    write_phantoms(folder / "scans", num_subjects=12, seed=1)
+    write_heads(folder / "scans", num_subjects=12, seed=1)
     cohort = index_folder(folder / "scans", modality="CT", site_pattern="^([AB])_")
     write_cohort(cohort, folder / "cohort.csv")
     write_split(split_holdout(cohort, seed=0), folder / "split.json")

@@ -25,11 +25,11 @@ from dicom_files import phantom_series
 from hemaseg import weights
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.models.catalogue import build_model
-from hemaseg.scans.phantoms import phantom
 from hemaseg.training.checkpoint import save_model
+from small_heads import small_head
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
-HEAD = phantom(1)
+HEAD = small_head(1)
 HEAD_ML = 16 * 8 * (64 * 3.5) ** 2 / 1000
 
 

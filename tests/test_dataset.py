@@ -12,8 +12,8 @@ from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.table import Cohort
 from hemaseg.config import Recipe, SlicesConfig
 from hemaseg.errors import CohortError
-from hemaseg.scans.phantoms import write_phantoms
 from hemaseg.slices.dataset import epoch_order, fit_back, fit_to_square, load_slices
+from small_heads import write_heads
 
 RECIPE = Recipe(description="test", slices=SlicesConfig(image_size=32))
 
@@ -21,7 +21,7 @@ RECIPE = Recipe(description="test", slices=SlicesConfig(image_size=32))
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     folder = tmp_path_factory.mktemp("heads")
-    write_phantoms(folder, num_subjects=8, seed=3)
+    write_heads(folder, num_subjects=8, seed=3)
     return index_folder(folder, modality="CT")
 
 

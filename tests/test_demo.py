@@ -1,6 +1,8 @@
 import html
 import re
 import sys
+from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +16,18 @@ from hemaseg.config import Recipe, StudyConfig, read_config
 from hemaseg.demo import prepare_demo
 from hemaseg.errors import ConfigError
 from hemaseg.models.catalogue import MODELS
+from hemaseg.phantoms import writing
+from hemaseg.phantoms.heads import synthesise
 from hemaseg.studies.study import make_split
+
+MADE = cache(synthesise)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _each_head_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "synthesise", MADE)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from hemaseg.metrics.measurement import (
     measure,
     measurement_columns,
 )
-from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.scan import Scan
+from small_heads import small_head
 
 Mask = NDArray[np.bool_]
 Array = NDArray[np.float64]
@@ -251,7 +251,7 @@ def test_b_is_a_chord_and_not_the_width_of_a_caliper() -> None:
 
 @pytest.mark.parametrize("tilt_deg", [0.0, 10.0, 18.5, 30.0])
 def test_tilt_changes_nothing_within_the_slice_and_no_volume(tilt_deg: float) -> None:
-    head = phantom(3)
+    head = small_head(3)
     upright = measure(head.mask, grid(8, 3.5, 3.5))
     tilted = measure(head.mask, grid(8, 3.5, 3.5, tilt_deg=tilt_deg))
     assert tilted.volume_ml == pytest.approx(head.mask.sum() * 8 * 3.5 * 3.5 / 1000, rel=1e-12)
@@ -286,7 +286,7 @@ def test_uneven_slices_keep_their_own_share() -> None:
 
 
 def test_even_coordinates_are_as_none() -> None:
-    head = phantom(5)
+    head = small_head(5)
     with_none = measure(head.mask, head.affine)
     even = measure(head.mask, head.affine, np.arange(len(head.mask), dtype=np.float64))
     assert measurement_columns(even) == measurement_columns(with_none)
@@ -311,7 +311,7 @@ def test_phantom_through_tilt_and_uneven_slices() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_pose_of_the_head_changes_nothing_but_the_centroid(seed: int) -> None:
-    head = phantom(seed)
+    head = small_head(seed)
     affine = grid(8, 3, 3.5, tilt_deg=12)
     turned = affine.copy()
     turned[:3] = rotation(seed) @ affine[:3] + np.array([[0, 0, 0, 11], [0] * 4, [0] * 4])

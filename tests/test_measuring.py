@@ -18,12 +18,13 @@ from pydicom.sr.codedict import codes
 from dicom_files import PhantomSeries, phantom_series
 from hemaseg.evaluation.measuring import COLUMNS, Measured, measure_files
 from hemaseg.metrics.measurement import measure, measurement_columns
+from hemaseg.phantoms.heads import Head
 from hemaseg.scans.images import read_scan, write_mask
-from hemaseg.scans.phantoms import Phantom, phantom
 from hemaseg.scans.screening import ReadOptions
+from small_heads import small_head
 
 OPTIONS = ReadOptions()
-HEAD = phantom(2)
+HEAD = small_head(2)
 AREA = max(HEAD.mask, key=np.count_nonzero)
 """The slice where the lesion is largest."""
 
@@ -53,7 +54,7 @@ def only_row(measured: Measured) -> dict[str, object]:
     return row
 
 
-def columns_of(head: Phantom) -> dict[str, object]:
+def columns_of(head: Head) -> dict[str, object]:
     return measurement_columns(measure(head.mask, head.affine))
 
 
@@ -63,7 +64,7 @@ def test_nifti_mask(tmp_path: Path, name: str) -> None:
     row = only_row(measure_files([path], OPTIONS))
     assert (row["name"], row["file"], row["findings"]) == ("sub-01_mask", str(path), "")
     assert {name: row[name] for name in columns_of(HEAD)} == columns_of(HEAD)
-    assert row["volume_ml"] == pytest.approx(HEAD.lesion_ml, rel=0.1)
+    assert row["volume_ml"] == pytest.approx(HEAD.hematoma_ml, rel=0.1)
 
 
 def test_a_written_mask_measures_as_the_mask_in_memory(tmp_path: Path) -> None:

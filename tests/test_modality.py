@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from hemaseg.intake.sources import find_sources, read_source
 from hemaseg.scans.images import read_scan
 from hemaseg.scans.modality import guess_modality
-from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.screening import ReadOptions
+from small_heads import small_head
 
 Voxels = NDArray[Any]
-CT = phantom(1).voxels.astype(np.float64)
+CT = small_head(1).voxels.astype(np.float64)
 
 
 def made_mri(seed: int = 1) -> Voxels:
@@ -24,7 +24,7 @@ def made_mri(seed: int = 1) -> Voxels:
     CT numbers of the phantom are replaced by signals, with the noise that magnitudes have.
     """
     random = np.random.default_rng(seed)
-    head = phantom(seed)
+    head = small_head(seed)
     signal = np.zeros(head.voxels.shape)
     signal[head.voxels > 500] = 800.0
     is_brain = (head.voxels > -500) & (head.voxels <= 500)
@@ -39,7 +39,7 @@ def made_mri(seed: int = 1) -> Voxels:
 @pytest.mark.parametrize("kind", [np.int16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("seed", range(4))
 def test_ct_has_air_and_bone(seed: int, kind: type) -> None:
-    voxels: Voxels = phantom(seed).voxels.astype(kind)
+    voxels: Voxels = small_head(seed).voxels.astype(kind)
     modality, reason = guess_modality(voxels)
     assert modality == "CT"
     share = np.mean(voxels <= -900)

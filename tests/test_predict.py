@@ -17,10 +17,10 @@ from hemaseg.metrics.confidence import soft_overlap
 from hemaseg.models.catalogue import build_model
 from hemaseg.prediction.predict import BATCH_SIZE, predict_cohort, probabilities
 from hemaseg.scans.images import read_mask, read_scan
-from hemaseg.scans.phantoms import write_phantoms
 from hemaseg.slices.dataset import load_slices, scaled_images
 from hemaseg.training import loop
 from hemaseg.training.checkpoint import load_model, save_model
+from small_heads import write_heads
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
 
@@ -37,7 +37,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     folder = tmp_path_factory.mktemp("heads")
-    write_phantoms(folder, num_subjects=2, seed=3)
+    write_heads(folder, num_subjects=2, seed=3)
     return index_folder(folder, modality="CT")
 
 
@@ -118,7 +118,7 @@ def test_pictures_give_png_masks_and_unmarked_ones_can_be_left_out(
 
 def test_predicted_masks_score_what_validation_promised(tmp_path: Path) -> None:
     """Reading, scaling, order and threshold are the same in training and in prediction."""
-    write_phantoms(tmp_path / "heads", num_subjects=7, seed=3)
+    write_heads(tmp_path / "heads", num_subjects=7, seed=3)
     cohort = index_folder(tmp_path / "heads", modality="CT")
     training, validation = cohort.select(cohort.subjects[:4]), cohort.select(cohort.subjects[4:])
     recipe = Recipe.model_validate(
@@ -129,7 +129,7 @@ def test_predicted_masks_score_what_validation_promised(tmp_path: Path) -> None:
             "slices": {"image_size": 64, "negative_share": 0.25},
             "loss": {"name": "dice_cross_entropy"},
             "optimiser": {"learning_rate": 0.01},
-            "training": {"num_epochs": 4, "batch_size": 4},
+            "training": {"num_epochs": 12, "batch_size": 4},
         }
     )
     record = loop.train(

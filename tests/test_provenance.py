@@ -12,9 +12,9 @@ from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.split import split_folds
 from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.config import StudyConfig
-from hemaseg.scans.phantoms import write_phantoms
 from hemaseg.studies import provenance
 from hemaseg.studies.provenance import PACKAGES, versions, write_provenance
+from small_heads import write_heads
 
 
 def written(folder: Path, **parts: Any) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def test_the_command_can_be_typed_again(
 
 
 def test_cohort_and_split_are_described(tmp_path: Path) -> None:
-    write_phantoms(tmp_path / "scans", num_subjects=8, seed=1)  # every eighth has no lesion
+    write_heads(tmp_path / "scans", num_subjects=8, seed=1)  # every eighth has no lesion
     cohort = index_folder(tmp_path / "scans", modality="CT", site_pattern="^([AB])_")
     split = split_folds(cohort, num_folds=2, seed=3)
     arm = {"model": "unet", "recipe": "recipe.toml"}

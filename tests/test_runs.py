@@ -8,8 +8,8 @@ from hemaseg.cohorts.split import Split, split_holdout
 from hemaseg.cohorts.table import Cohort
 from hemaseg.config import ArmConfig, ModelConfig, Recipe, RunConfig
 from hemaseg.errors import CheckpointError, ConfigError
-from hemaseg.scans.phantoms import write_phantoms
 from hemaseg.studies.runs import PlannedRun, complete_run, is_complete, require_trainable
+from small_heads import write_heads
 
 
 def settings(model: str = "unet", image_size: int = 32, **options: int) -> RunConfig:
@@ -28,7 +28,7 @@ def settings(model: str = "unet", image_size: int = 32, **options: int) -> RunCo
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     folder = tmp_path_factory.mktemp("heads")
-    write_phantoms(folder, num_subjects=6, seed=1)
+    write_heads(folder, num_subjects=6, seed=1)
     return index_folder(folder, modality="CT")
 
 

@@ -14,10 +14,10 @@ from dicom_files import phantom_series
 from hemaseg.errors import ConfigError, ScanError
 from hemaseg.files import file_sha256
 from hemaseg.intake.sources import Sources, find_sources, read_source
-from hemaseg.scans.phantoms import phantom
 from hemaseg.scans.screening import ReadOptions, kinds_of
+from small_heads import small_head
 
-HEAD = phantom(1)
+HEAD = small_head(1)
 CT = ReadOptions(modality="CT")
 
 

@@ -19,16 +19,16 @@ from hemaseg.config import StudyConfig, read_config
 from hemaseg.errors import CheckpointError, ComparisonError, ConfigError, SplitError
 from hemaseg.models.cost import model_cost
 from hemaseg.reporting.report import write_report
-from hemaseg.scans.phantoms import phantom, write_phantoms
 from hemaseg.studies.study import Study, compare_tables, gather, open_study, run_study
 from hemaseg.training.loop import Epoch
+from small_heads import small_head, write_heads
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RECIPE: dict[str, Any] = {
     "description": "test",
     "slices": {"image_size": 32},
     "optimiser": {"learning_rate": 0.01},
-    "training": {"num_epochs": 1, "batch_size": 4},
+    "training": {"num_epochs": 1, "batch_size": 64},
 }
 STUDY: dict[str, Any] = {
     "name": "test",
@@ -56,7 +56,7 @@ def write_study(folder: Path, study: dict[str, Any] | None = None, **recipe: Any
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a cohort, a study file and, in `out`, the finished study."""
     folder = tmp_path_factory.mktemp("original")
-    write_phantoms(folder / "scans", num_subjects=12, seed=1)
+    write_heads(folder / "scans", num_subjects=12, seed=1)
     cohort = index_folder(folder / "scans", modality="CT", site_pattern="^([AB])_")
     write_cohort(cohort, folder / "cohort.csv")
     run_study(open_study(write_study(folder), folder / "out"))
@@ -310,7 +310,7 @@ def test_a_prediction_that_is_gone_is_named(folder: Path) -> None:
 
 def write_pictures(folder: Path, num_subjects: int) -> None:
     for number in range(1, num_subjects + 1):
-        head = phantom(number)
+        head = small_head(number)
         grey = (np.clip((head.voxels - 30.0) / 70.0, 0, 1) * 255).astype(np.uint8)
         for name, stack in (("images", grey), ("masks", head.mask * np.uint8(255))):
             (folder / "scans" / name).mkdir(parents=True, exist_ok=True)

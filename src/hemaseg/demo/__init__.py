@@ -5,11 +5,15 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from hemaseg.cohorts.index import index_folder
+from hemaseg.cohorts.index import index_table
 from hemaseg.cohorts.table import write_cohort
 from hemaseg.errors import ConfigError
 from hemaseg.files import write_text
-from hemaseg.scans.phantoms import write_phantoms
+from hemaseg.phantoms.heads import HeadOptions
+from hemaseg.phantoms.writing import CASES, FACTS, write_heads
+
+VOLUMES_ML = (10.0, 20.0, 35.0, 60.0)
+"""Of the hematomas of the demo, in turn: large enough for its coarse slices."""
 
 
 def prepare_demo(
@@ -30,7 +34,7 @@ def prepare_demo(
     Raises:
         ConfigError: The folder holds something else.
     """
-    heads = folder / "scans" / "phantoms.csv"  # written last, so the heads are complete
+    heads = folder / "scans" / FACTS  # written last, so the heads are complete
     if heads.exists():
         num_found = len(list(csv.DictReader(heads.read_text(encoding="utf-8").splitlines())))
         if num_found != num_subjects:
@@ -44,11 +48,24 @@ def prepare_demo(
             "an empty folder or an earlier demo. Choose another output folder, or delete this one."
         )
     else:
-        write_phantoms(folder / "scans", num_subjects=num_subjects, seed=1, progress=progress)
-    cohort = index_folder(folder / "scans", site_pattern="^([AB])_", modality="CT")
+        write_heads(folder / "scans", range(1, num_subjects + 1), _options, progress=progress)
+    cohort = index_table(folder / "scans" / CASES)
     write_cohort(cohort, folder / "cohort.csv")
     for name in ("recipe.toml", "study.toml"):
         if not (folder / name).exists():
             text = files("hemaseg.demo").joinpath(name).read_text(encoding="utf-8")
             write_text(folder / name, text)
     return folder / "study.toml"
+
+
+def _options(seed: int) -> HeadOptions:
+    """A CT of few pixels, so that networks learn in minutes; every eighth has no hematoma."""
+    return HeadOptions(
+        num_slices=16,
+        image_size=64,
+        slice_mm=8.0,
+        pixel_mm=3.5,
+        num_hematomas=int(seed % 8 != 0),
+        volume_ml=VOLUMES_ML[seed % len(VOLUMES_ML)],
+        age="acute",
+    )
