@@ -4,7 +4,9 @@
 
 `sich.csv` is the index of ct-phe-sich (see `train_weights.py`); `--part` takes subjects of
 `configs/weights/sich-split.json`. Synthetic heads are of seeds that no training used. Written are a
-row per subject (`sich.csv`, `heads.csv`) and `summary.csv`.
+row per subject (`sich.csv`, `heads.csv`), `summary.csv`, and pictures of the synthetic heads with
+the lowest Dice and of the first ones (`worst.png`, `examples.png`); scans of patients are not
+shown.
 
 On ct-phe-sich Dice is pooled over the slices of a subject that have a silver mask. Its other slices
 are not proof of no blood, so the share of them with at least `MIN_PIXELS` marked pixels is an upper
@@ -14,6 +16,7 @@ bound of false alarms.
 import argparse
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -104,6 +107,35 @@ def lesions(head: Head, mask: NDArray[np.bool_], voxel_ml: float) -> tuple[int, 
     return int(is_large.sum()), int((is_large & (covered >= 0.1 * sizes)).sum())
 
 
+def draw(network: nn.Module, model: ModelRecord, table: pd.DataFrame, path: Path) -> None:
+    """The slice with the most blood of each head, outlined: what is there, what was found."""
+    figure, axes = plt.subplots(2, 6, figsize=(15, 5.8), layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, row in zip(axes.flat, table.to_dict("records"), strict=False):
+        options = HeadOptions(
+            row["modality"], turned=row["modality"] == "CT", is_export=row["is_export"]
+        )
+        head = synthesise(row["seed"], options)
+        scale = intensity_range(head.voxels, head.modality, model.intensity, name="")
+        shown = scale.scale(head.voxels)
+        mask = probabilities(network, shown, model.image_size) >= model.threshold
+        k = int(head.mask.sum(axis=(1, 2)).argmax())
+        axis.imshow(shown[k], cmap="gray", vmin=0, vmax=1)
+        for found, colour in ((head.mask[k], "tab:green"), (mask[k], "tab:red")):
+            if found.any():
+                axis.contour(found, [0.5], colors=colour, linewidths=0.8)
+        kind = row["sequence"] or "CT"
+        axis.set_title(
+            f"{kind}, {row['age']}, {row['hematoma_ml']:.1f} mL\nseed {row['seed']}, "
+            f"Dice {row['dice']:.2f}",
+            fontsize=8,
+        )
+    figure.suptitle("Synthetic heads; green: hematoma, red: found", fontsize=9)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
 def summary(name: str, table: pd.DataFrame, alarms_of: str) -> dict[str, object]:
     """The figures of a set."""
     scores = table["dice"].dropna()
@@ -156,6 +188,10 @@ def main() -> None:
         if len(table):
             rows.append(summary(name, table, "num_slices_without_blood"))
     pd.concat(tables).to_csv(options.output / "heads.csv", index=False, lineterminator="\n")
+    heads = pd.concat(tables).dropna(subset="dice")
+    worst = heads.sort_values("dice").groupby("modality").head(6)
+    draw(network, model, worst, options.output / "worst.png")
+    draw(network, model, heads.groupby("modality").head(6), options.output / "examples.png")
     result = pd.DataFrame(rows)
     result.to_csv(options.output / "summary.csv", index=False, lineterminator="\n")
     print(result.T.to_string())

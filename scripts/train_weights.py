@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
+    # Numbers too small for full precision take many times as long on CPUs, and mean nothing here.
+    torch.set_flush_denormal(True)
     recipe = read_config(options.recipe, Recipe)
     heads, sich = read_cohort(options.heads), read_cohort(options.sich)
     split = read_split(SPLIT)
@@ -66,7 +68,9 @@ def main() -> None:
         recipe=recipe,
     )
     origin = DataOrigin(heads.sha256, split.sha256, 0)
-    record = train(config, training, validation, options.output, origin=origin, start=start, progress=show)
+    record = train(
+        config, training, validation, options.output, origin=origin, start=start, progress=show
+    )
     print(record.model_dump_json(indent=2))
 
 
