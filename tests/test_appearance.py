@@ -171,7 +171,8 @@ def test_scans_are_compared_at_the_size_of_the_network() -> None:
         slices_of([fine(seed, 128 + 128 * (seed % 2)) for seed in range(12)])
     )
     assert known is not None
-    assert [unlike_training(fine(100 + k, 192), SIZE, known) for k in range(4)] == [""] * 4
+    # Heads of training, which a third size makes no others.
+    assert [unlike_training(fine(k, 192), SIZE, known) for k in range(4)] == [""] * 4
     assert unlike_training(np.asarray(1 - fine(100, 192)), SIZE, known)
 
 
