@@ -8,20 +8,20 @@ import numpy as np
 from hemaseg.phantoms.heads import Head, HeadOptions, synthesise
 from hemaseg.phantoms.writing import write_nifti
 
-NUM_SLICES, SIZE, SLICE_MM, PIXEL_MM = 16, 64, 8.0, 3.5
+NUM_SLICES, SLICE_MM, WIDTH_MM = 16, 8.0, 224.0
 VOLUMES_ML = (12.0, 20.0, 32.0, 50.0)
 
 
 @cache
-def small_head(seed: int, *, has_lesion: bool = True) -> Head:
+def small_head(seed: int, *, has_lesion: bool = True, size: int = 64) -> Head:
     """A CT without tilt, with one hematoma of `VOLUMES_ML` or none; nobody may change it."""
     head = synthesise(
         seed,
         HeadOptions(
             num_slices=NUM_SLICES,
-            image_size=SIZE,
+            image_size=size,
             slice_mm=SLICE_MM,
-            pixel_mm=PIXEL_MM,
+            pixel_mm=WIDTH_MM / size,
             tilt_deg=0.0,
             num_hematomas=int(has_lesion),
             volume_ml=VOLUMES_ML[seed % len(VOLUMES_ML)],

@@ -2,8 +2,9 @@
 
 Data flow one way, and the packages are named after the steps:
 
-    scans -> dicom -> intake -> cohorts -> slices -> metrics -> models -> training -> prediction
-          -> evaluation -> statistics -> comparison -> studies -> reporting -> demo -> cli
+    scans -> dicom -> intake -> phantoms -> cohorts -> slices -> metrics -> models -> training
+          -> weights -> prediction -> evaluation -> statistics -> comparison -> studies -> reporting
+          -> demo -> cli
 
 Import from the modules themselves, for example `from hemaseg.metrics.overlap import dice`.
 """
