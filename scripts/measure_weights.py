@@ -20,11 +20,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, stats
 from torch import nn
 
 from hemaseg.cohorts.split import parts, read_split
 from hemaseg.cohorts.table import read_cohort
+from hemaseg.metrics.confidence import SoftOverlap, soft_overlap
 from hemaseg.metrics.overlap import dice
 from hemaseg.phantoms.heads import Head, HeadOptions, synthesise
 from hemaseg.prediction.predict import probabilities
@@ -40,15 +41,26 @@ MIN_PIXELS = 10
 MIN_LESION_ML = 1.0
 
 
+def segment(
+    network: nn.Module, model: ModelRecord, voxels: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], SoftOverlap]:
+    """The mask of scaled voxels, and how much the network trusts it."""
+    found = probabilities(network, voxels, model.image_size, model.temperature)
+    mask = found >= model.threshold
+    return mask, soft_overlap(found, mask)
+
+
 def sich_rows(network: nn.Module, model: ModelRecord, index: Path, part: str) -> pd.DataFrame:
     """A row per subject of ct-phe-sich."""
     cohort = read_cohort(index)
     chosen = getattr(parts(read_split(SPLIT), cohort, 0), part) if part != "all" else cohort
     rows = []
     slices: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_] | None]]] = {}
+    trust: dict[str, SoftOverlap] = {}
     for image in scaled_images(chosen, model.intensity):
-        mask = probabilities(network, image.voxels, model.image_size) >= model.threshold
-        slices.setdefault(image.case.subject, []).append((mask, image.mask))
+        subject, (found, sums) = image.case.subject, segment(network, model, image.voxels)
+        slices.setdefault(subject, []).append((found, image.mask))
+        trust[subject] = trust.get(subject, SoftOverlap()) + sums
     for subject, masks in slices.items():
         marked = [(found, wanted) for found, wanted in masks if wanted is not None]
         unmarked = [found for found, wanted in masks if wanted is None]
@@ -57,6 +69,7 @@ def sich_rows(network: nn.Module, model: ModelRecord, index: Path, part: str) ->
             {
                 "subject": subject,
                 "dice": dice(found, wanted),
+                "confidence": trust[subject].confidence,
                 "reference_pixels": int(wanted.sum()),
                 "prediction_pixels": int(found.sum()),
                 "num_marked_slices": len(marked),
@@ -76,7 +89,7 @@ def head_row(
     """A row of a synthetic head."""
     head = synthesise(seed, options)
     scale = intensity_range(head.voxels, head.modality, model.intensity, name=str(seed))
-    mask = probabilities(network, scale.scale(head.voxels), model.image_size) >= model.threshold
+    mask, sums = segment(network, model, scale.scale(head.voxels))
     without = ~head.mask.any(axis=(1, 2)) & ~head.ventricular_mask.any(axis=(1, 2))
     alarms = mask.sum(axis=(1, 2)) >= MIN_PIXELS
     voxel_ml = abs(float(np.linalg.det(head.affine[:3, :3]))) / 1000
@@ -91,6 +104,7 @@ def head_row(
         "hematoma_ml": round(head.hematoma_ml, 3),
         "prediction_ml": round(float(mask.sum()) * voxel_ml, 3),
         "dice": dice(mask, head.mask) if head.mask.any() else float("nan"),
+        "confidence": sums.confidence,
         "num_lesions": num_lesions,
         "num_found_lesions": num_found,
         "num_slices_without_blood": int(without.sum()),
@@ -119,7 +133,7 @@ def draw(network: nn.Module, model: ModelRecord, table: pd.DataFrame, path: Path
         head = synthesise(row["seed"], options)
         scale = intensity_range(head.voxels, head.modality, model.intensity, name="")
         shown = scale.scale(head.voxels)
-        mask = probabilities(network, shown, model.image_size) >= model.threshold
+        mask, _ = segment(network, model, shown)
         k = int(head.mask.sum(axis=(1, 2)).argmax())
         axis.imshow(shown[k], cmap="gray", vmin=0, vmax=1)
         for found, colour in ((head.mask[k], "tab:green"), (mask[k], "tab:red")):
@@ -150,6 +164,9 @@ def summary(name: str, table: pd.DataFrame, alarms_of: str) -> dict[str, object]
         "share_dice_below_0.1": round(float((scores < 0.1).mean()), 4),
         "alarm_share": round(float(table["num_alarm_slices"].sum() / table[alarms_of].sum()), 4),
     }
+    both = table[["dice", "confidence"]].dropna()
+    rank = stats.spearmanr(both["dice"], both["confidence"]).statistic
+    row["spearman_of_confidence"] = round(float(rank), 4)
     if "num_lesions" in table:
         found, count = table["num_found_lesions"].sum(), table["num_lesions"].sum()
         row["lesion_sensitivity"] = round(float(found / count), 4)

@@ -52,8 +52,10 @@ class Scanner:
 def draw_scanner(random: np.random.Generator) -> Scanner:
     """Any scanner and protocol that heads are scanned with."""
     blur = random.uniform(0.45, 1.1)
+    # Slices of 5 mm are an average; those of 1 mm, as some archives keep them, are not.
+    noise = random.uniform(6.0, 16.0) if random.random() < 0.2 else random.uniform(1.2, 7.0)
     return Scanner(
-        noise_hu=random.uniform(1.2, 7.0) * (1 + 2 * blur) / 1.5,
+        noise_hu=noise * (1 + 2 * blur) / 1.5,
         blur_pixels=blur,
         sharpening=random.uniform(0.0, 0.8) * (random.random() < 0.4),
         cupping_hu=random.exponential(3.0),

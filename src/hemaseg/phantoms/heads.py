@@ -194,7 +194,7 @@ class _Grid:
         size = options.image_size
         head_mm = random.uniform(0.92, 1.08, 3)  # against the template, superior, posterior, left
         slice_mm = options.slice_mm or random.uniform(_THINNEST_MM, 6.5)
-        pixel_mm = options.pixel_mm or random.uniform(190.0, 260.0) / size
+        pixel_mm = options.pixel_mm or random.uniform(190.0, 280.0) / size
         num_slices = options.num_slices or int(random.uniform(130.0, _LONGEST_MM) / slice_mm)
         is_tilted = options.modality == "CT" and random.random() < 0.4
         drawn_deg = random.uniform(-25.0, 25.0) if is_tilted else 0.0
