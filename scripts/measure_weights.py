@@ -1,6 +1,6 @@
 """What weights are worth: every figure of their card.
 
-    python scripts/measure_weights.py RUN --sich sich.csv --part test -o results/weights/NAME
+    python scripts/measure_weights.py RUN --sich sich.csv --without lgg.csv -o results/weights/NAME
 
 `sich.csv` is the index of ct-phe-sich (see `train_weights.py`); `--part` takes subjects of
 `configs/weights/sich-split.json`. Synthetic heads are of seeds that no training used. Written are a
@@ -81,6 +81,17 @@ def sich_rows(network: nn.Module, model: ModelRecord, index: Path, part: str) ->
             }
         )
     return pd.DataFrame(rows)
+
+
+def alarm_rows(network: nn.Module, model: ModelRecord, index: Path) -> pd.DataFrame:
+    """A row per subject of a cohort in which nobody has a hematoma."""
+    rows = []
+    for image in scaled_images(read_cohort(index), model.intensity):
+        mask, _ = segment(network, model, image.voxels)
+        rows += [(image.case.subject, int(plane.sum()) >= MIN_PIXELS) for plane in mask]
+    slices = pd.DataFrame(rows, columns=["subject", "is_alarm"])
+    counts = slices.groupby("subject")["is_alarm"].agg(["size", "sum"]).reset_index()
+    return counts.rename(columns={"size": "num_slices", "sum": "num_alarm_slices"})
 
 
 def head_row(
@@ -178,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--sich", type=Path)
+    parser.add_argument("--without", type=Path, help="index of a cohort in which no hematoma is")
     parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
     parser.add_argument("--num-heads", type=int, default=60, help="of each kind")
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -189,6 +201,17 @@ def main() -> None:
         table = sich_rows(network, model, options.sich, options.part)
         table.to_csv(options.output / "sich.csv", index=False, lineterminator="\n")
         rows.append(summary(f"ct-phe-sich, {options.part}", table, "num_unmarked_slices"))
+    if options.without is not None:
+        table = alarm_rows(network, model, options.without)
+        table.to_csv(options.output / "without.csv", index=False, lineterminator="\n")
+        slices, alarms = table["num_slices"].sum(), table["num_alarm_slices"].sum()
+        rows.append(
+            {
+                "set": "no hematoma",
+                "num_subjects": len(table),
+                "alarm_share": round(float(alarms / slices), 4),
+            }
+        )
     kinds = {
         "synthetic CT": HeadOptions("CT", turned=True),
         "synthetic CT, 8-bit": HeadOptions("CT", turned=True, is_export=True),

@@ -5,7 +5,8 @@
     hemaseg index ct-phe-sich --masks hematoma_silver --modality CT -o sich.csv
     python scripts/train_weights.py --heads heads/cohort.csv --sich sich.csv --recipe RECIPE -o RUN
 
-Training slices are of synthetic heads alone; `--with-sich` adds the training part of ct-phe-sich.
+Training slices are of synthetic heads alone; `--sich-repeats N` adds the training part of
+ct-phe-sich, each slice N times in an epoch. `--start RUN` begins from the weights of another run.
 The epoch is chosen by Dice per subject over the validation part of ct-phe-sich and as many
 synthetic heads that are not trained on; the test part (`configs/weights/sich-split.json`) is never
 read.
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--heads", type=Path, required=True)
     parser.add_argument("--sich", type=Path, required=True)
     parser.add_argument("--recipe", type=Path, required=True)
-    parser.add_argument("--with-sich", action="store_true")
+    parser.add_argument("--sich-repeats", type=int, default=0)
     parser.add_argument("--start", type=Path)
     parser.add_argument("--base-width", type=int, default=32)
     parser.add_argument("--model", default="dr_unet")
@@ -59,8 +60,10 @@ def main() -> None:
     learnt, held_out = heads.subjects[:-num_held_out], heads.subjects[-num_held_out:]
     validation = joined(validation, load_slices(heads.select(held_out), recipe))
     training = load_slices(heads.select(learnt), recipe)
-    if options.with_sich:
-        training = joined(training, load_slices(real.train, recipe))
+    if options.sich_repeats:
+        learnt_real = load_slices(real.train, recipe)
+        for _ in range(options.sich_repeats):
+            training = joined(training, learnt_real)
     start = load_start(options.start, options.output) if options.start else None
     config = RunConfig(
         model=ModelConfig(name=options.model, options={"base_width": options.base_width}),
