@@ -1,15 +1,17 @@
 """Train the weights that ship with the package, or others like them.
 
-    hemaseg phantom --seed 0 --num 1200 --modality mixed --turned -o heads
+    hemaseg phantom --seed 0 --num 2400 --modality mixed --turned -o heads
     hemaseg index heads/heads.csv -o heads/cohort.csv
     hemaseg index ct-phe-sich --masks hematoma_silver --modality CT -o sich.csv
-    python scripts/train_weights.py --heads heads/cohort.csv --sich sich.csv --recipe RECIPE -o RUN
+    python scripts/train_weights.py --heads heads/cohort.csv --modality CT --sich sich.csv \\
+        --recipe configs/weights/ct-192.toml -o run
 
-Training slices are of synthetic heads alone; `--sich-repeats N` adds the training part of
-ct-phe-sich, each slice N times in an epoch. `--start RUN` begins from the weights of another run.
-The epoch is chosen by Dice per subject over the validation part of ct-phe-sich and as many
-synthetic heads that are not trained on; the test part (`configs/weights/sich-split.json`) is never
-read.
+One network for each modality: in one network for both, the first two epochs taught it CT and
+nothing of MRI. Training slices are of synthetic heads alone; `--sich-repeats N` adds the training
+part of ct-phe-sich, each slice N times in an epoch. `--start RUN` begins from the weights of
+another run. The epoch is chosen by Dice per subject over `NUM_HELD_OUT` synthetic heads that are
+not trained on and, with `--sich`, the validation part of ct-phe-sich; its test part
+(`configs/weights/sich-split.json`) is never read.
 """
 
 import argparse
@@ -18,13 +20,20 @@ from pathlib import Path
 import torch
 
 from hemaseg.cohorts.split import parts, read_split
-from hemaseg.cohorts.table import read_cohort
+from hemaseg.cohorts.table import Cohort, read_cohort
 from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
 from hemaseg.slices.dataset import SliceSet, load_slices
 from hemaseg.training.checkpoint import load_start
 from hemaseg.training.loop import DataOrigin, Progress, train
 
 SPLIT = Path(__file__).parents[1] / "configs" / "weights" / "sich-split.json"
+NUM_HELD_OUT = 20
+"""Heads that are not trained on but choose the epoch, with the validation part of ct-phe-sich."""
+
+
+def of_modality(cohort: Cohort, modality: str) -> Cohort:
+    """The subjects whose images are of a modality."""
+    return cohort.select({case.subject for case in cohort.images if case.modality == modality})
 
 
 def joined(first: SliceSet, second: SliceSet) -> SliceSet:
@@ -40,7 +49,8 @@ def main() -> None:
     """Train one network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", type=Path, required=True)
-    parser.add_argument("--sich", type=Path, required=True)
+    parser.add_argument("--modality", choices=("CT", "MRI"), required=True)
+    parser.add_argument("--sich", type=Path)
     parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--sich-repeats", type=int, default=0)
     parser.add_argument("--start", type=Path)
@@ -52,25 +62,25 @@ def main() -> None:
     # Numbers too small for full precision take many times as long on CPUs, and mean nothing here.
     torch.set_flush_denormal(True)
     recipe = read_config(options.recipe, Recipe)
-    heads, sich = read_cohort(options.heads), read_cohort(options.sich)
-    split = read_split(SPLIT)
-    real = parts(split, sich, 0)
-    validation = load_slices(real.validation, recipe)
-    num_held_out = len({name.subject for name in validation.names})
-    learnt, held_out = heads.subjects[:-num_held_out], heads.subjects[-num_held_out:]
-    validation = joined(validation, load_slices(heads.select(held_out), recipe))
+    heads = of_modality(read_cohort(options.heads), options.modality)
+    learnt, held_out = heads.subjects[:-NUM_HELD_OUT], heads.subjects[-NUM_HELD_OUT:]
     training = load_slices(heads.select(learnt), recipe)
-    if options.sich_repeats:
-        learnt_real = load_slices(real.train, recipe)
-        for _ in range(options.sich_repeats):
-            training = joined(training, learnt_real)
+    validation = load_slices(heads.select(held_out), recipe)
+    split = read_split(SPLIT)
+    if options.sich is not None:
+        real = parts(split, read_cohort(options.sich), 0)
+        validation = joined(validation, load_slices(real.validation, recipe))
+        if options.sich_repeats:
+            learnt_real = load_slices(real.train, recipe)
+            for _ in range(options.sich_repeats):
+                training = joined(training, learnt_real)
     start = load_start(options.start, options.output) if options.start else None
     config = RunConfig(
         model=ModelConfig(name=options.model, options={"base_width": options.base_width}),
         seed=options.seed,
         recipe=recipe,
     )
-    origin = DataOrigin(heads.sha256, split.sha256, 0)
+    origin = DataOrigin(heads.sha256, split.sha256, 0, options.modality)
     record = train(
         config, training, validation, options.output, origin=origin, start=start, progress=show
     )

@@ -14,6 +14,7 @@ from PIL import Image
 
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.errors import CheckpointError, ConfigError
+from hemaseg.files import file_sha256
 from hemaseg.intake.sources import find_sources
 from hemaseg.metrics.measurement import measure
 from hemaseg.models.catalogue import build_model
@@ -84,7 +85,7 @@ def predict(run: Path, folder: Path, *paths: Path, **options: Any) -> Predicted:
     wanted = Wanted(**{k: options.pop(k) for k in ("probability", "bids") if k in options})
     read = options.pop("read", ReadOptions())
     return predict_scans(
-        run, find_sources(paths, read), folder, read, wanted, device="cpu", **options
+        [run], find_sources(paths, read), folder, read, wanted, device="cpu", **options
     )
 
 
@@ -447,7 +448,7 @@ def test_what_concerns_all_cases_is_said_before_the_first(
         predict(tmp_path / "none", tmp_path / "out", scans)
     with pytest.raises(ConfigError, match="cannot be used"):
         predict_scans(
-            run,
+            [run],
             find_sources([scans], ReadOptions()),
             tmp_path / "out",
             ReadOptions(),
@@ -455,3 +456,46 @@ def test_what_concerns_all_cases_is_said_before_the_first(
             device="cuda:77",
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_of_several_models_each_scan_gets_that_of_its_modality(
+    run: Path, scans: Path, tmp_path: Path
+) -> None:
+    mri = save_run(tmp_path / "mri", seed=1, modality="MRI")
+    voxels = np.zeros(HEAD.voxels.shape, np.int16)
+    voxels[HEAD.voxels > -500] = 600
+    voxels[HEAD.mask] = 900
+    voxels[HEAD.voxels > 200] = 250
+    affine = HEAD.affine[:, [2, 1, 0, 3]]
+    nib.save(nib.Nifti1Image(voxels.transpose(), affine), scans / "m.nii.gz")
+    (scans / "list.csv").write_text("image,modality\na.nii.gz,\nb.nii.gz,CT\nm.nii.gz,MRI\n")
+
+    def predict_both() -> Predicted:
+        sources = find_sources([scans / "list.csv"], ReadOptions())
+        return predict_scans(
+            [run, mri], sources, tmp_path / "out", ReadOptions(), Wanted(), device="cpu"
+        )
+
+    first = predict_both()
+    assert (first.num_done, first.failures) == (3, ())
+    sha256 = {model: file_sha256(model / MODEL_FILE)[:12] for model in (run, mri)}
+    models = {row["name"]: row["model"] for row in first.rows}
+    assert models == {"a": sha256[run], "b": sha256[run], "m": sha256[mri]}
+    again = predict_both()
+    assert (again.num_done, again.num_before, again.failures) == (3, 3, ())
+
+
+def test_of_several_models_none_is_taken_for_a_scan_in_unknown_units(
+    run: Path, tmp_path: Path
+) -> None:
+    mri = save_run(tmp_path / "mri", seed=1, modality="MRI")
+    noise = np.random.default_rng(0).integers(1, 200, (8, 64, 64)).astype(np.int16)
+    affine = HEAD.affine[:, [2, 1, 0, 3]]
+    nib.save(nib.Nifti1Image(noise.transpose(), affine), tmp_path / "x.nii.gz")
+    sources = find_sources([tmp_path / "x.nii.gz"], ReadOptions())
+    ended = predict_scans(
+        [run, mri], sources, tmp_path / "out", ReadOptions(), Wanted(), device="cpu"
+    )
+    [(_, problem)] = ended.failures
+    assert problem.kind == "not-scalable"
+    assert "Say --modality CT or MRI" in problem.message

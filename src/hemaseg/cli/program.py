@@ -68,20 +68,21 @@ def require_free(file: Path, force: bool, *, suffix: str = "") -> None:
         raise ConfigError(f"{nearest}: is a file, expected a folder. Choose another place.")
 
 
-def find_model(asked: str | None) -> Path:
-    """The folder of a model; says so where a shipped one was not named, or also is a folder.
+def find_models(asked: str | None) -> tuple[Path, ...]:
+    """Folders of models, one for each modality; says so where shipped ones were not named.
 
     Raises:
         ConfigError: There is no such model.
     """
-    from hemaseg.weights import CARD, DEFAULT, model_folder
+    from hemaseg.weights import CARD, model_folders
 
-    folder = model_folder(asked)
+    folders = model_folders(asked)
     if asked is None:
-        typer.echo(f"Model {DEFAULT}, which ships with hemaseg: {folder / CARD}", err=True)
-    elif folder != Path(asked) and Path(asked).exists():
+        for folder in folders:
+            typer.echo(f"Model {folder.name}, which ships with hemaseg: {folder / CARD}", err=True)
+    elif folders != (Path(asked),) and Path(asked).exists():
         typer.echo(f"Model {asked} that ships with hemaseg, not the folder ./{asked}", err=True)
-    return folder
+    return folders
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from hemaseg.cli.program import (
     Device,
     Force,
     app,
-    find_model,
+    find_models,
     progress_bar,
     refuse,
     require_free,
@@ -120,7 +120,7 @@ def predict(
     """Write masks, volumes and pictures of scans."""
     from hemaseg.cohorts.table import is_cohort
 
-    run = find_model(model)
+    runs = find_models(model)
     if len(scans) == 1 and is_cohort(scans[0]):
         refuse(
             "not for a cohort.csv",
@@ -133,7 +133,7 @@ def predict(
             keep_identity=keep_identity or None,
             json=as_json or None,
         )
-        _predict_cohort(run, scans[0], output, split_file, device=device, force=force)
+        _predict_cohort(runs, scans[0], output, split_file, device=device, force=force)
         return
     refuse("only for a cohort.csv", split=split_file)
     from hemaseg.intake.sources import find_sources
@@ -159,7 +159,7 @@ def predict(
     try:
         with progress_bar() as show:
             ended = predict_scans(
-                run,
+                runs,
                 found,
                 output,
                 options,
@@ -233,7 +233,13 @@ def _read_options(accept: list[str] | None, modality: str | None, max_gib: float
 
 
 def _predict_cohort(
-    run: Path, cohort_file: Path, output: Path, split_file: Path | None, *, device: str, force: bool
+    runs: tuple[Path, ...],
+    cohort_file: Path,
+    output: Path,
+    split_file: Path | None,
+    *,
+    device: str,
+    force: bool,
 ) -> None:
     """Masks by subject, as `hemaseg evaluate` wants them."""
     from hemaseg.cohorts.split import parts, read_split
@@ -243,6 +249,7 @@ def _predict_cohort(
 
     require_free(output / "predictions.csv", force)
     cohort = read_cohort(cohort_file)
+    run = runs[-1] if cohort.modality == "MRI" else runs[0]
     if split_file is not None:
         made, record = read_split(split_file), read_record(run / RUN, RunRecord)
         if made.sha256 != record.split_sha256:

@@ -14,7 +14,7 @@ from hemaseg.cli.program import (
     Force,
     Seed,
     app,
-    find_model,
+    find_models,
     progress_bar,
     refuse,
     require_free,
@@ -201,7 +201,7 @@ def train(
     from hemaseg.training.device import choose_device
 
     require_free(output / "run.json", force)
-    begin = None if start is None else load_start(find_model(start), output)
+    begin = None if start is None else load_start(find_models(start)[0], output)
     if begin is not None:
         asked = ModelConfig(name=model or begin.model.name, options=begin.model.options)
         require_fitting(begin, asked)

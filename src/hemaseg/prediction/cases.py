@@ -4,9 +4,10 @@ A case that fails does not stop the others, and a case that was done before is n
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,10 +34,11 @@ from hemaseg.prediction.records import (
     read_case_record,
     without_nan,
 )
+from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import Finding, ReadOptions, Screen
 from hemaseg.slices.appearance import unlike_training
 from hemaseg.slices.intensity import intensity_range
-from hemaseg.training.checkpoint import MODEL, load_model, write_record
+from hemaseg.training.checkpoint import MODEL, ModelRecord, load_model, write_record
 from hemaseg.training.device import choose_device, is_out_of_memory, memory_format
 
 Progress = Callable[[str, int, int], None]
@@ -61,7 +63,7 @@ class Predicted:
 
 
 def predict_scans(
-    run_folder: Path,
+    run_folders: Sequence[Path],
     sources: Sources,
     folder: Path,
     options: ReadOptions,
@@ -77,7 +79,9 @@ def predict_scans(
     files are in its place, it fails.
 
     Args:
-        run_folder: What `hemaseg train` wrote.
+        run_folders: What `hemaseg train` wrote, or models that ship. Of several, the first that is
+            of the modality of a scan predicts it; pictures whose modality nobody knows are for the
+            first, other such scans are refused. Of one, all scans are for it.
         sources: As `find_sources` gives them.
         folder: Where results go; nothing is written elsewhere.
         options: How scans are read.
@@ -87,12 +91,21 @@ def predict_scans(
         progress: Called before each case and at the end.
 
     Raises:
-        CheckpointError: The run folder is incomplete or damaged, or its network gives no numbers.
+        CheckpointError: A run folder is incomplete or damaged, or its network gives no numbers.
         ConfigError: The device does not exist, or the folder holds another table or BIDS dataset.
         OSError: The table cannot be written.
         KeyboardInterrupt: The table lists the cases that were done; the same call goes on.
     """
-    predictor = _Predictor(run_folder, folder, options, wanted, device=device, force=force)
+    predictors = [
+        _Predictor(
+            *(run_folder, folder, options, wanted),
+            device=device,
+            force=force,
+            is_only=len(run_folders) == 1,
+        )
+        for run_folder in run_folders
+    ]
+    predictors[0].load()
     table = PredictionTable(folder, force=force)
     if wanted.bids:
         describe_dataset(folder, sources.sources, force=force)
@@ -107,7 +120,7 @@ def predict_scans(
                 source.name,
                 source.shown,
                 f"{problem.kind}: {problem.message}",
-                model_sha256=predictor.model_sha256,
+                model_sha256=predictors[0].model_sha256,
             )
         )
 
@@ -120,7 +133,7 @@ def predict_scans(
         if progress is not None:
             progress(source.name, number, total)
         try:
-            record, is_new = predictor.predict(source, places)
+            record, is_new = _predict_by_first(predictors, source, places)
         except CheckpointError:
             raise
         except Exception as error:  # Whatever it is, there are other cases.
@@ -134,8 +147,23 @@ def predict_scans(
     return Predicted(tuple(rows), len(rows) - len(failures), num_before, tuple(failures))
 
 
+def _predict_by_first(
+    predictors: Sequence["_Predictor"], source: Source, places: Places
+) -> tuple[CaseRecord, bool]:
+    """As `_Predictor.predict`, by the first one that is for the modality of the scan."""
+    begun = [one for one in predictors if one.has_begun(source, places)]
+    *others, last = begun or predictors
+    for predictor in others:
+        try:
+            return predictor.predict(source, places)
+        except ScanError as error:
+            if error.kind != "wrong-modality":
+                raise
+    return last.predict(source, places)
+
+
 class _Predictor:
-    """A network and what to do with it."""
+    """A network, loaded when it is first needed, and what to do with it."""
 
     def __init__(
         self,
@@ -146,13 +174,40 @@ class _Predictor:
         *,
         device: str,
         force: bool,
+        is_only: bool,
     ) -> None:
-        network, self._model = load_model(run_folder)
-        target = choose_device(device)
-        self._network: nn.Module = network.to(target, memory_format=memory_format(target))  # type: ignore[call-overload]
-        self._run_folder = run_folder
-        self.model_sha256 = file_sha256(run_folder / MODEL)
+        self._is_only = is_only
+        self._run_folder, self._device = run_folder, device
         self._folder, self._options, self._wanted, self._force = folder, options, wanted, force
+        self._loaded: tuple[nn.Module, ModelRecord] | None = None
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """Hash of the model's record, which has that of its weights."""
+        return file_sha256(self._run_folder / MODEL)
+
+    def load(self) -> tuple[nn.Module, ModelRecord]:
+        """The network on its device, and how to use it.
+
+        Raises:
+            CheckpointError: The run folder is incomplete or damaged.
+            ConfigError: The device does not exist.
+        """
+        if self._loaded is None:
+            network, record = load_model(self._run_folder)
+            target = choose_device(self._device)
+            network = network.to(target, memory_format=memory_format(target))  # type: ignore[call-overload]
+            self._loaded = network, record
+        return self._loaded
+
+    def has_begun(self, source: Source, places: Places) -> bool:
+        """Whether there are results of this case by this network, complete or not.
+
+        Raises:
+            ScanError: The scan cannot be read.
+        """
+        before = read_case_record(places.record)
+        return before is not None and before.task == self._task(source)
 
     def predict(self, source: Source, places: Places) -> tuple[CaseRecord, bool]:
         """Do what is to be done for a case.
@@ -192,7 +247,7 @@ class _Predictor:
             places.remove()
         write_record(record, places.record)
         try:
-            files = write_case(case, self._wanted, self._model, self._folder, clock)
+            files = write_case(case, self._wanted, self.load()[1], self._folder, clock)
             update = {
                 "status": "complete",
                 "files": [file.relative_to(self._folder).as_posix() for file in files],
@@ -208,25 +263,42 @@ class _Predictor:
         return record, True
 
     def _segment(self, source: Source, places: Places, clock: Clock) -> Case:
+        _, model = self.load()
         with clock.part("reading"):
-            scan = read_source(source, self._options, network_modality=self._model.modality)
+            scan = self._read(source, model.modality)
         with clock.part("network"):
             try:
                 shown = intensity_range(
-                    scan.voxels, scan.modality, self._model.intensity, name=source.shown
+                    scan.voxels, scan.modality, model.intensity, name=source.shown
                 )
             except ConfigError as error:
                 raise ScanError(str(error), kind="not-scalable") from None
             scaled = shown.scale(scan.voxels)
             found = self._probabilities(scaled)
-            mask = found >= self._model.threshold
+            mask = found >= model.threshold
         with clock.part("measuring"):
             measurement = measure(mask, scan.affine, scan.slice_coordinates)
             case = Case(source, places, scan, shown, found, mask, measurement)
-            known = self._model.appearance
-            if known and (reason := unlike_training(scaled, self._model.image_size, known)):
+            known = model.appearance
+            if known and (reason := unlike_training(scaled, model.image_size, known)):
                 case.findings.append(Finding("unlike-training", reason))
         return case
+
+    def _read(self, source: Source, own: str) -> Scan:
+        if self._is_only:
+            return read_source(source, self._options, network_modality=own)
+        # Another network may be the right one, so nothing is assumed of scans in unknown units.
+        scan = read_source(source, self._options)
+        if scan.modality and own and scan.modality != own:
+            raise Screen(source.shown).error(
+                "wrong-modality",
+                f"{scan.modality}, expected {own}, which the network was trained on. Take a "
+                f"network for {scan.modality}.",
+            )
+        if scan.modality or not own or scan.voxels.dtype != np.uint8:
+            return scan
+        note = f"taken for {own}, which the network was trained on; --modality says what it is"
+        return replace(scan, findings=(*scan.findings, Finding("modality-assumed", note)))
 
     def _task(self, source: Source) -> Task:
         return Task(
@@ -242,8 +314,8 @@ class _Predictor:
 
     def _probabilities(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
-            size, temperature = self._model.image_size, self._model.temperature
-            found = probabilities(self._network, scaled, size, temperature)
+            network, model = self.load()
+            found = probabilities(network, scaled, model.image_size, model.temperature)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise MemoryError from error

@@ -18,8 +18,11 @@ from hemaseg.errors import ConfigError
 SHIPPED = Path(__file__).parent
 """Folder of the shipped models."""
 
-DEFAULT = "dr_unet"
+DEFAULT = "ct"
 """Name of the one that is used where a user names none."""
+
+DEFAULT_FOR_MRI = "mri"
+"""Name of the one that is used then for scans that the other refuses because they are MRI."""
 
 CARD = "card.md"
 
@@ -93,6 +96,22 @@ def model_folder(asked: str | Path | None = None, *, shipped: Path | None = None
         expected = known if names else known.removeprefix(", or ")
         raise ConfigError(f"{name}: no such folder, and {why}, expected {expected}. Correct it.")
     return path
+
+
+def model_folders(asked: str | None = None, *, shipped: Path | None = None) -> tuple[Path, ...]:
+    """The folders of the models that are tried in this order, each for scans of its modality.
+
+    Args:
+        asked: As in `model_folder`; then it is the only one.
+        shipped: Folder of the shipped models; `SHIPPED` unless given.
+
+    Raises:
+        ConfigError: As in `model_folder`.
+    """
+    first = model_folder(asked, shipped=shipped)
+    if asked is None and DEFAULT_FOR_MRI in shipped_names(shipped):
+        return first, model_folder(DEFAULT_FOR_MRI, shipped=shipped)
+    return (first,)
 
 
 def list_shipped(shipped: Path | None = None) -> list[ShippedModel]:
