@@ -1,6 +1,7 @@
 """The verb `hemaseg phantom`."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -117,8 +118,9 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(tmp_path: Path, file_format
     arguments = ["phantom", "--size", 128, "--format", file_format, "-o", tmp_path / "heads"]
     ended = subprocess.run(child(limit, *arguments), capture_output=True, text=True)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("hemaseg: ")
-    assert "File too large" in ended.stderr
+    name = {"nifti": "head_00000.nii.gz", "dicom": "head_00000", "png": r"head_00000_\d+.png"}
+    words = rf"hemaseg: {tmp_path}/heads/images/{name[file_format]}: File too large\n"
+    assert re.fullmatch(words, ended.stderr)
     left = files(tmp_path)
     assert not [name for name in left if not name.endswith(".png") or ".partial" in name]
     assert all(content.endswith(b"IEND\xaeB`\x82") for content in left.values())
