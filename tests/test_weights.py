@@ -131,6 +131,9 @@ def test_a_wheel_carries_the_files_of_each_model() -> None:
     model = Path("weights") / DEFAULT
     for name in (MODEL, WEIGHTS, CARD):
         assert any((model / name).match(pattern) for pattern in patterns)
+    # What lies beside them on the machine that makes the wheel stays there.
+    for name in ("weights/__pycache__/__init__.cpython-311.pyc", "weights/dr_unet/.DS_Store"):
+        assert not any(Path(name).match(pattern) for pattern in patterns)
 
 
 # Names and paths
