@@ -170,6 +170,11 @@ def test_what_is_neither_is_refused_with_the_names(shipped: Path, tmp_path: Path
         model_folder("nothing", shipped=shipped)
     with pytest.raises(ConfigError, match=r"no weights ship with this version, expected the path"):
         model_folder("nothing", shipped=tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(
+        ConfigError, match=r"weights\.safetensors: is a file, expected the folder of"
+    ):
+        model_folder(str(tmp_path / "weights.safetensors"), shipped=shipped)
     with pytest.raises(ConfigError, match="no such folder"):
         model_folder(f"../{shipped.name}/{DEFAULT}", shipped=shipped)
 
