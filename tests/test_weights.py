@@ -233,9 +233,17 @@ def test_shipping_says_what_rounding_changed(run: Path, tmp_path: Path) -> None:
     _, change = SHIP.ship(run, "a", card=run / CARD, folder=tmp_path)
     assert 0 < change.probability < 0.005
     assert 0 <= change.share_turned < 0.05
-    network, _ = load_model(run)
-    same = SHIP.compare(network, network, image_size=32, threshold=0.5)
+    network, record = load_model(run)
+    same = SHIP.compare(network, network, record)
     assert (same.probability, same.share_turned) == (0, 0)
+    # Of calibrated probabilities: dividing logits by less makes differences larger.
+    rounded, _ = load_model(tmp_path / "a")
+    sharp, plain = (
+        SHIP.compare(network, rounded, record.model_copy(update={"temperature": temperature}))
+        for temperature in (0.25, 1.0)
+    )
+    assert plain == change
+    assert sharp.probability > 2 * plain.probability
 
 
 def test_what_cannot_ship_is_refused_and_leaves_nothing(
