@@ -201,6 +201,17 @@ def test_a_start_of_another_network_is_refused(run_folder: Path, tmp_path: Path)
         load_start(run_folder / "none", tmp_path / "new")
 
 
+def test_a_start_of_weights_that_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    network = build_model(MODEL_CONFIG.name, MODEL_CONFIG.options)
+    next(network.parameters()).data[0] = torch.inf
+    options = {"image_size": 32, "intensity": IntensityConfig(), "threshold": 0.5}
+    save_model(tmp_path, network, MODEL_CONFIG, **options)  # type: ignore[arg-type]
+    with pytest.raises(
+        CheckpointError, match=r"weights\.safetensors: holds numbers that are not fin"
+    ):
+        load_start(tmp_path, tmp_path / "new")
+
+
 def test_software_names_the_versions() -> None:
     assert software().torch == torch.__version__
     assert software().num_threads >= 1

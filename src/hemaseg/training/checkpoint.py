@@ -288,7 +288,7 @@ def load_start(folder: Path, run_folder: Path) -> Start:
         run_folder: Where the run is to go.
 
     Raises:
-        CheckpointError: It is incomplete or damaged.
+        CheckpointError: It is incomplete or damaged, or a weight is not finite.
         ConfigError: The run would replace what it begins from.
     """
     if folder.resolve() == run_folder.resolve():
@@ -297,6 +297,11 @@ def load_start(folder: Path, run_folder: Path) -> Start:
             "output folder."
         )
     network, record = load_model(folder)
+    if not all(bool(values.isfinite().all()) for values in network.state_dict().values()):
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: holds numbers that are not finite, expected weights to begin "
+            "from. Their training failed; start from others."
+        )
     return Start(network, record.model, record.weights_sha256)
 
 
