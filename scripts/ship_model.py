@@ -25,6 +25,7 @@ from hemaseg.training.checkpoint import (
     MODEL,
     RUN,
     WEIGHTS,
+    ModelRecord,
     RunRecord,
     load_model,
     read_record,
@@ -87,7 +88,7 @@ def ship(run: Path, name: str, *, card: Path, folder: Path) -> tuple[ShippedMode
                 "Ship a smaller network."
             )
         after, _ = load_model(made)
-        change = compare(before, after, image_size=record.image_size, threshold=record.threshold)
+        change = compare(before, after, record)
         if not change.probability <= MAX_CHANGE:
             raise CheckpointError(
                 f"{run / WEIGHTS}: rounding changes a probability by {change.probability:.3g}, "
@@ -97,8 +98,13 @@ def ship(run: Path, name: str, *, card: Path, folder: Path) -> tuple[ShippedMode
     return shipped_model(target), change
 
 
-def compare(before: nn.Module, after: nn.Module, *, image_size: int, threshold: float) -> Change:
-    """Predict random pictures, from smooth to noise, with two networks in evaluation mode."""
+def compare(before: nn.Module, after: nn.Module, record: ModelRecord) -> Change:
+    """Predict random pictures, from smooth to noise, with two networks in evaluation mode.
+
+    Probabilities are calibrated, as those of prediction are: a temperature below 1 makes more of
+    what rounding changes.
+    """
+    image_size, threshold = record.image_size, record.threshold
     random = torch.Generator().manual_seed(0)
     pictures = []
     for index in range(NUM_PICTURES):
@@ -106,7 +112,9 @@ def compare(before: nn.Module, after: nn.Module, *, image_size: int, threshold: 
         noise = torch.rand(1, 1, edge, edge, generator=random)
         pictures.append(nn.functional.interpolate(noise, (image_size, image_size))[0, 0])
     stack = torch.stack(pictures).numpy()
-    one, other = (probabilities(network, stack, image_size) for network in (before, after))
+    one, other = (
+        probabilities(network, stack, image_size, record.temperature) for network in (before, after)
+    )
     return Change(
         float(np.abs(one - other).max()), float(((one >= threshold) != (other >= threshold)).mean())
     )

@@ -32,7 +32,7 @@ def test_brain_lies_within_the_hull_and_bone_without(tissues: Labels) -> None:
 
 
 def test_volumes_are_those_of_people(tissues: Labels) -> None:
-    """In mL, wide: brain 900 to 1600, ventricles 5 to 150 (voxels are 1 mm)."""
+    """In mL, wide: brain 900 to 1900, ventricles 5 to 150 (voxels are 1 mm)."""
     counts = np.bincount(tissues.ravel(), minlength=max(Tissue) + 1) / 1000
     brain_ml = counts[Tissue.WHITE] + counts[Tissue.GREY] + counts[Tissue.SCAR]
     assert 900 < brain_ml < 1900

@@ -1,4 +1,6 @@
+import tomllib
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,9 @@ def test_notice_of_the_template_ships_with_it() -> None:
         "provided that the above copyright notice appear in all copies",
     ):
         assert words in notice
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    listed = tomllib.loads(text)["project"]["license-files"]
+    assert "src/hemaseg/phantoms/ATLAS-LICENCE.txt" in listed
 
 
 def test_maps_are_of_one_grid_and_read_once() -> None:

@@ -82,7 +82,52 @@ def test_record_of_another_model_is_refused(run_folder: Path) -> None:
     record = json.loads((run_folder / MODEL).read_text())
     record["model"] = {"name": "unet", "options": {"base_width": 8}}
     (run_folder / MODEL).write_text(json.dumps(record))
-    with pytest.raises(CheckpointError, match="weights do not fit model unet"):
+    words = (
+        r"do not fit unet with base_width = 8: .*key\(s\) in state_dict: .*restore or train again"
+    )
+    with pytest.raises(CheckpointError, match=words):
+        load_model(run_folder)
+
+
+STATISTICS_OF_NONE = {"num": 5, "center": {}, "spread": {}, "limit": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        (
+            "model",
+            {"name": "vnet"},
+            '"vnet" is unknown, expected one of .*of another version; restore or',
+        ),
+        ("image_size", 0, "image_size: Input should be greater than 0"),
+        ("image_size", 33, "image_size: 33, expected a multiple of 32 for dr_unet"),
+        ("threshold", 7.0, "threshold: Input should be less than or equal to 1"),
+        ("temperature", 0.0, "temperature: Input should be greater than 0"),
+        ("temperature", -2.0, "temperature: Input should be greater than 0"),
+        (
+            "appearance",
+            {"scans": STATISTICS_OF_NONE, "slices": STATISTICS_OF_NONE},
+            "appearance.scans.center: has none, expected black, white",
+        ),
+    ],
+)
+def test_values_that_no_run_writes_are_refused(
+    run_folder: Path, key: str, value: object, words: str
+) -> None:
+    """Each of them would end in a wrong mask, or in an error that names no file."""
+    record = json.loads((run_folder / MODEL).read_text())
+    (run_folder / MODEL).write_text(json.dumps(record | {key: value}))
+    with pytest.raises(CheckpointError, match=rf"model\.json: .*{words}"):
+        load_model(run_folder)
+
+
+def test_a_folder_in_place_of_the_record_is_named(run_folder: Path) -> None:
+    (run_folder / MODEL).unlink()
+    (run_folder / MODEL).mkdir()
+    with pytest.raises(
+        CheckpointError, match=r"model\.json: cannot be read \(Is a directory\), exp"
+    ):
         load_model(run_folder)
 
 
@@ -154,6 +199,17 @@ def test_a_start_of_another_network_is_refused(run_folder: Path, tmp_path: Path)
         load_start(run_folder, run_folder / ".." / run_folder.name)
     with pytest.raises(CheckpointError, match="none: no such folder"):
         load_start(run_folder / "none", tmp_path / "new")
+
+
+def test_a_start_of_weights_that_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    network = build_model(MODEL_CONFIG.name, MODEL_CONFIG.options)
+    next(network.parameters()).data[0] = torch.inf
+    options = {"image_size": 32, "intensity": IntensityConfig(), "threshold": 0.5}
+    save_model(tmp_path, network, MODEL_CONFIG, **options)  # type: ignore[arg-type]
+    with pytest.raises(
+        CheckpointError, match=r"weights\.safetensors: holds numbers that are not fin"
+    ):
+        load_start(tmp_path, tmp_path / "new")
 
 
 def test_software_names_the_versions() -> None:

@@ -246,7 +246,10 @@ SCORES = "compare --scores a=one.csv --scores b=two.csv -o new"
         (TRAIN.replace("recipe.toml", "split.json"), "split.json: not valid TOML"),
         ("predict cohort.csv --model nowhere -o new", "nowhere: no such folder"),
         ("predict cohort.csv --model empty -o new", "model.json: no such file"),
-        ("predict cohort.csv --model recipe.toml -o new", "recipe.toml: no such folder"),
+        (
+            "predict cohort.csv --model recipe.toml -o new",
+            "recipe.toml: is a file, expected the folder of a model",
+        ),
         ("evaluate nowhere scans -o new.csv", "nowhere: found nothing"),
         ("evaluate scans nowhere -o new.csv", "nowhere: found nothing"),
         ("evaluate empty cohort.csv -o new.csv", "empty: 0 predictions, expected 12"),

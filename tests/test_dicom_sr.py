@@ -189,12 +189,13 @@ def test_report_is_written_whole_or_not_at_all(
     scan, measured, seg_path, path = write_case(tmp_path)
     before = path.read_bytes(), sorted(tmp_path.iterdir())
 
-    def fail_halfway(self: Dataset, file: Path, **_: Any) -> None:
-        Path(file).write_bytes(b"half")
+    def fail_halfway(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Dataset, "save_as", fail_halfway)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(Path, "write_bytes", fail_halfway)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write_sr(measured, scan, seg_path, path, algorithm=ALGORITHM)
     assert (path.read_bytes(), sorted(tmp_path.iterdir())) == before
 

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -75,4 +74,3 @@ def test_records_of_runs_before_calibration_load(run: Path, tmp_path: Path) -> N
     record = load_model(tmp_path)[1]
     assert (record.temperature, record.appearance) == (1.0, None)
     assert read_record(tmp_path / RUN, RunRecord).calibration is None
-    assert np.isfinite(read_record(tmp_path / RUN, RunRecord).training_s)

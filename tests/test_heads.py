@@ -187,6 +187,7 @@ def test_turned_heads_lie_anyhow() -> None:
     [
         ({"num_slices": 1}, "num_slices 1, expected 2 to 512"),
         ({"image_size": 16}, "image_size 16, expected 32 to 1024"),
+        ({"image_size": 10**400}, "image_size 10+, expected 32 to 1024"),
         ({"pixel_mm": 0.0}, r"pixel_mm 0, expected 0\.1 to 10"),
         ({"slice_mm": -2.0}, r"slice_mm -2, expected 0\.3 to 20"),
         ({"tilt_deg": 31.0}, "tilt_deg 31, expected -30 to 30"),

@@ -1,6 +1,7 @@
 """The verb `hemaseg phantom`."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from command_line import Verb, child, files
+from hemaseg.phantoms import writing
 
 SMALL = ["--size", 40, "--slices", 8, "--slice-mm", 14, "--pixel-mm", 5]
 
@@ -53,8 +55,8 @@ def test_options_reach_the_head(hemaseg: Verb, tmp_path: Path) -> None:
     [
         ("--modality PET", "--modality 'PET': expected CT, MRI, mixed"),
         ("--format tiff", "--format 'tiff': expected nifti, dicom, png"),
-        ("--age old", "age 'old', expected hyperacute, acute"),
-        ("--modality MRI --sequence DWI", "sequence 'DWI', expected T1, T2, FLAIR"),
+        ("--age old", "--age 'old', expected hyperacute, acute"),
+        ("--modality MRI --sequence DWI", "--sequence 'DWI', expected T1, T2, FLAIR"),
         ("--sequence T1", "--sequence: only with --modality MRI"),
         ("--modality mixed --sequence T1", "--sequence: only with --modality MRI"),
         ("--modality MRI --tilt-deg 10", "--tilt-deg: only with --modality CT"),
@@ -62,15 +64,17 @@ def test_options_reach_the_head(hemaseg: Verb, tmp_path: Path) -> None:
         ("--format dicom --export", "--export: only with --format nifti"),
         ("--modality mixed --export", "--export: not with --modality mixed"),
         ("--num-hematomas 0 --volume-ml 3 --age acute", "--volume-ml, --age: not with --num-hem"),
-        ("--tilt-deg 40", "tilt_deg 40, expected -30 to 30"),
-        ("--tilt-deg nan", "tilt_deg nan, expected -30 to 30"),
-        ("--volume-ml 0", "volume_ml 0, expected 0.01 to 200"),
-        ("--volume-ml inf", "volume_ml inf, expected 0.01 to 200"),
-        ("--pixel-mm -1", "pixel_mm -1, expected 0.1 to 10"),
-        ("--slice-mm 1e9", "slice_mm 1e+09, expected 0.3 to 20"),
-        ("--size 16", "image_size 16, expected 32 to 1024"),
-        ("--slices 1", "num_slices 1, expected 2 to 512"),
-        ("--num-hematomas -1", "num_hematomas -1, expected 0 to 10"),
+        ("--tilt-deg 40", "--tilt-deg 40, expected -30 to 30"),
+        ("--tilt-deg nan", "--tilt-deg nan, expected -30 to 30"),
+        ("--volume-ml 0", "--volume-ml 0, expected 0.01 to 200"),
+        ("--volume-ml inf", "--volume-ml inf, expected 0.01 to 200"),
+        ("--pixel-mm -1", "--pixel-mm -1, expected 0.1 to 10"),
+        ("--slice-mm 1e9", "--slice-mm 1e+09, expected 0.3 to 20"),
+        ("--size 16", "--size 16, expected 32 to 1024"),
+        (f"--size {10**400}", f"--size {10**400}, expected 32 to 1024. Correct it"),
+        ("--slice-mm 0.3", "36,044,800 voxels, expected at most 33,554,432. Lower --size or"),
+        ("--slices 1", "--slices 1, expected 2 to 512"),
+        ("--num-hematomas -1", "--num-hematomas -1, expected 0 to 10"),
         ("--size 1024 --slices 40", "40 slices of 1024x1024, 41,943,040 voxels, expected at most"),
         ("--num 0", "'--num'"),
         ("--seed -1", "'--seed'"),
@@ -117,8 +121,20 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(tmp_path: Path, file_format
     arguments = ["phantom", "--size", 128, "--format", file_format, "-o", tmp_path / "heads"]
     ended = subprocess.run(child(limit, *arguments), capture_output=True, text=True)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("hemaseg: ")
-    assert "File too large" in ended.stderr
+    name = {"nifti": "head_00000.nii.gz", "dicom": "head_00000", "png": r"head_00000_\d+.png"}
+    words = rf"hemaseg: {tmp_path}/heads/images/{name[file_format]}: File too large\n"
+    assert re.fullmatch(words, ended.stderr)
     left = files(tmp_path)
     assert not [name for name in left if not name.endswith(".png") or ".partial" in name]
     assert all(content.endswith(b"IEND\xaeB`\x82") for content in left.values())
+
+
+def test_no_memory_is_said(hemaseg: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(writing, "synthesise", too_large)
+    ended = hemaseg("phantom", "--size", 300, "-o", tmp_path / "heads")
+    words = f"hemaseg: {tmp_path}/heads: no memory left for a head of 300x300 pixels. Lower --size"
+    assert (ended.status, ended.err.startswith(words)) == (2, True)
+    assert not (tmp_path / "heads").exists()

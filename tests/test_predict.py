@@ -118,7 +118,7 @@ def test_pictures_give_png_masks_and_unmarked_ones_can_be_left_out(
 
 def test_predicted_masks_score_what_validation_promised(tmp_path: Path) -> None:
     """Reading, scaling, order and threshold are the same in training and in prediction."""
-    write_heads(tmp_path / "heads", num_subjects=7, seed=3)
+    write_heads(tmp_path / "heads", num_subjects=7, seed=40)
     cohort = index_folder(tmp_path / "heads", modality="CT")
     training, validation = cohort.select(cohort.subjects[:4]), cohort.select(cohort.subjects[4:])
     recipe = Recipe.model_validate(
@@ -142,7 +142,7 @@ def test_predicted_masks_score_what_validation_promised(tmp_path: Path) -> None:
     predict_cohort(tmp_path / "run", validation, tmp_path / "masks", device="cpu")
     scores = evaluate_cohort(tmp_path / "masks", validation)
     assert record.best_validation_dice is not None
-    assert record.best_validation_dice > 0.05
+    assert record.best_validation_dice > 0.3
     assert scores.subjects["dice"].mean() == pytest.approx(record.best_validation_dice, abs=2e-3)
 
 

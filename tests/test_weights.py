@@ -131,6 +131,9 @@ def test_a_wheel_carries_the_files_of_each_model() -> None:
     model = Path("weights") / DEFAULT
     for name in (MODEL, WEIGHTS, CARD):
         assert any((model / name).match(pattern) for pattern in patterns)
+    # What lies beside them on the machine that makes the wheel stays there.
+    for name in ("weights/__pycache__/__init__.cpython-311.pyc", "weights/dr_unet/.DS_Store"):
+        assert not any(Path(name).match(pattern) for pattern in patterns)
 
 
 # Names and paths
@@ -167,6 +170,11 @@ def test_what_is_neither_is_refused_with_the_names(shipped: Path, tmp_path: Path
         model_folder("nothing", shipped=shipped)
     with pytest.raises(ConfigError, match=r"no weights ship with this version, expected the path"):
         model_folder("nothing", shipped=tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(
+        ConfigError, match=r"weights\.safetensors: is a file, expected the folder of"
+    ):
+        model_folder(str(tmp_path / "weights.safetensors"), shipped=shipped)
     with pytest.raises(ConfigError, match="no such folder"):
         model_folder(f"../{shipped.name}/{DEFAULT}", shipped=shipped)
 
@@ -225,9 +233,17 @@ def test_shipping_says_what_rounding_changed(run: Path, tmp_path: Path) -> None:
     _, change = SHIP.ship(run, "a", card=run / CARD, folder=tmp_path)
     assert 0 < change.probability < 0.005
     assert 0 <= change.share_turned < 0.05
-    network, _ = load_model(run)
-    same = SHIP.compare(network, network, image_size=32, threshold=0.5)
+    network, record = load_model(run)
+    same = SHIP.compare(network, network, record)
     assert (same.probability, same.share_turned) == (0, 0)
+    # Of calibrated probabilities: dividing logits by less makes differences larger.
+    rounded, _ = load_model(tmp_path / "a")
+    sharp, plain = (
+        SHIP.compare(network, rounded, record.model_copy(update={"temperature": temperature}))
+        for temperature in (0.25, 1.0)
+    )
+    assert plain == change
+    assert sharp.probability > 2 * plain.probability
 
 
 def test_what_cannot_ship_is_refused_and_leaves_nothing(

@@ -150,6 +150,32 @@ def test_force_deletes_heads_alone(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["images/head_00005/notes.txt", "images/head_00005/more/0001.dcm"])
+def test_force_deletes_nothing_else_within_a_series(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "dicom")
+    (tmp_path / "images/.partial-abc").mkdir()  # of a run that was killed
+    (tmp_path / "images/.partial-abc/0001.dcm").write_bytes(b"half")
+    write(tmp_path, "dicom", force=True)
+    assert not (tmp_path / "images/.partial-abc").exists()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = files(tmp_path)
+    with pytest.raises(ConfigError, match=r"head_00005/(notes|more).*: no synthetic head by its"):
+        write(tmp_path, "dicom", force=True)
+    assert files(tmp_path) == before
+
+
+def test_force_follows_no_link(tmp_path: Path) -> None:
+    write(tmp_path / "heads", "dicom")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/0001.dcm").write_text("mine")
+    (tmp_path / "heads/images/head_00009").symlink_to(tmp_path / "mine")
+    with pytest.raises(ConfigError, match="head_00009: no synthetic head by its name"):
+        write(tmp_path / "heads", "dicom", force=True)
+    assert (tmp_path / "mine/0001.dcm").read_text() == "mine"
+    assert (tmp_path / "heads/phantoms.csv").exists()
+
+
 def test_an_interrupted_run_has_no_tables_and_is_refused_then(tmp_path: Path) -> None:
     def progress(done: int, _: int) -> None:
         if done == 2:

@@ -105,30 +105,45 @@ def phantom(
         )
 
     with progress_bar() as show:
-        facts = write_heads(
-            output,
-            range(seed, seed + num),
-            options_of,
-            file_format=file_format,  # type: ignore[arg-type]
-            force=force,
-            progress=partial(show, "making heads"),
-        )
+        try:
+            facts = write_heads(
+                output,
+                range(seed, seed + num),
+                options_of,
+                file_format=file_format,  # type: ignore[arg-type]
+                force=force,
+                progress=partial(show, "making heads"),
+            )
+        except MemoryError:
+            raise ConfigError(
+                f"{output}: no memory left for a head of {size}x{size} pixels. Lower --size or "
+                "--slices, or raise --slice-mm."
+            ) from None
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
     num_with_blood = sum(bool(row["num_hematomas"]) for row in facts)
     typer.echo(
-        f"{output}: {num} heads, {num_with_blood} with a hematoma; the cases are listed in "
-        f"{output / CASES}, what is known of them in {output / FACTS}."
+        f"{output}: {num} {'head' if num == 1 else 'heads'}, {num_with_blood} with a hematoma; the "
+        f"cases are listed in {output / CASES}, what is known of them in {output / FACTS}."
     )
     typer.echo("The heads are synthetic: scores on them say nothing about patients.")
 
 
 def _check(options: "HeadOptions") -> None:
-    """The words of `ValueError` as those of an option."""
+    """The words of `ValueError` as those of the command line."""
     from hemaseg.phantoms.heads import check_options
 
     try:
         check_options(options)
     except ValueError as error:
-        raise ConfigError(f"{error}. Correct the option.") from None
+        name, _, rest = str(error).partition(" ")
+        if hasattr(options, name):
+            raise ConfigError(f"{_option(name)} {rest}. Correct it.") from None
+        raise ConfigError(f"{error}. Lower --size or --slices, or raise --slice-mm.") from None
+
+
+def _option(name: str) -> str:
+    """What the command line calls a field of `HeadOptions`."""
+    name = {"num_slices": "slices", "image_size": "size"}.get(name, name)
+    return f"--{name.replace('_', '-')}"

@@ -6,6 +6,7 @@ Source: DICOM PS3.3 C.7.6.2 (image plane), C.7.6.16 (multi-frame functional grou
 
 import math
 from dataclasses import dataclass
+from io import BytesIO
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -305,3 +306,13 @@ def _rescale(groups: tuple[Dataset, ...], modality: str) -> tuple[float, float]:
 
 def _is_rescale(slope: float, intercept: float) -> bool:
     return bool(np.isfinite((slope, intercept)).all()) and slope != 0
+
+
+def object_bytes(data_set: Dataset) -> bytes:
+    """A data set with its file meta information as the bytes of a file.
+
+    To be written at once: pydicom turns the reason why writing failed into a text of many lines.
+    """
+    buffer = BytesIO()
+    data_set.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

@@ -19,6 +19,7 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 
 from hemaseg.dicom.attributes import quiet_pydicom
+from hemaseg.dicom.objects import object_bytes
 from hemaseg.dicom.references import (
     blank_identity,
     content_uid,
@@ -142,7 +143,7 @@ def write_seg(
         if keep_identity:
             copy_identity(like.dicom, seg, path)
         with whole_file(path) as partial:
-            seg.save_as(partial, enforce_file_format=True)
+            partial.write_bytes(object_bytes(seg))
 
 
 def _source_slices(like: Scan) -> list[Dataset]:

@@ -35,7 +35,7 @@ class Scanner:
     """What a scanner and its kernel do to a head.
 
     Attributes:
-        noise_hu: Standard deviation in the middle of the head, before the kernel.
+        noise_hu: Standard deviation within the head, before the kernel; in air 0.4 of it.
         blur_pixels: Standard deviation of the kernel.
         sharpening: Overshoot of sharp kernels, 0 for soft ones.
         cupping_hu: What beam hardening leaves below the skull.
@@ -126,7 +126,7 @@ def render_ct(
     if scanner.cupping_hu > 0.5:
         _harden(slices, is_head, scanner.cupping_hu)
     noise = random.standard_normal(slices.shape, dtype=np.float32)
-    # Quanta are fewest behind the most bone: noise grows toward the middle of the head.
+    # Quanta are fewest where most of them were stopped: within the head.
     slices += noise * np.where(is_head, scanner.noise_hu, 0.4 * scanner.noise_hu)
     for k in range(len(slices)):
         for _ in range(scanner.num_streaks):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from hemaseg.dicom.objects import object_bytes
 from hemaseg.phantoms.heads import Head
 
 INTERCEPT_HU = -1024
@@ -55,14 +56,17 @@ def write_series(head: Head, seed: int, folder: Path) -> None:
     try:
         for k, pixels in enumerate(head.voxels):
             stored = (pixels - offset).astype("<u2")
-            _slice(shared, head, k, stored).save_as(
-                partial / f"{k + 1:04}.dcm", enforce_file_format=True
-            )
+            content = object_bytes(_slice(shared, head, k, stored))
+            (partial / f"{k + 1:04}.dcm").write_bytes(content)
         # mkdtemp makes folders private; give this one the mode that mkdir() would have.
         mask = os.umask(0)
         os.umask(mask)
         partial.chmod(0o777 & ~mask)
         partial.rename(folder)
+    except OSError as error:
+        # A full disk names no file, and nobody knows the temporary one.
+        error.filename, error.filename2 = str(folder), None
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -40,7 +40,7 @@ BOUNDS = {
 }
 """Least and largest value of options that are numbers."""
 MAX_VOXELS = 2**25
-"""Of one head: 128 slices of 512x512, which take 3 GiB while they are made."""
+"""Of one head: 128 slices of 512x512, which take 6 GiB while they are made."""
 _THINNEST_MM, _LONGEST_MM = 4.0, 165.0
 
 
@@ -249,7 +249,8 @@ def check_options(options: HeadOptions) -> None:
     for name, (low, high) in BOUNDS.items():
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
-            raise ValueError(f"{name} {value:g}, expected {low:g} to {high:g}")
+            shown = f"{value:g}" if isinstance(value, float) else value  # no float has all integers
+            raise ValueError(f"{name} {shown}, expected {low:g} to {high:g}")
     for name, words in (("modality", _AGE_SHARES), ("age", AGES), ("sequence", SEQUENCES)):
         word = getattr(options, name)
         if word is not None and word not in words:

@@ -1,11 +1,13 @@
 """Tissues to signal: spin echo, inversion recovery and gradient echo, or any contrast at all.
 
-Relaxation times at 1.5 T after Stanisz et al., Magn Reson Med 2005, 54:507, rounded. Blood passes
-through the stages of Bradley, Radiology 1993, 189:15: oxygenated, deoxygenated, methemoglobin
-within cells and free, and a rim of hemosiderin; their times are chosen so that the signals of his
-table result. A share of the heads has random contrast (Billot et al., SynthSeg, Med Image Anal
-2023, 86:102789), so that a network learns what blood looks like under sequences that no equation
-here has.
+Relaxation times are rounded ones for about 1.5 T. T2 of brain is near that of Stanisz et al., Magn
+Reson Med 2005, 54:507; T1 is shorter than theirs (620 and 980 ms for white and grey matter, where
+they have 884 and 1124), as other methods measure it and with more contrast between the two. Blood
+passes through the stages of Bradley, Radiology 1993, 189:15: oxygenated, deoxygenated,
+methemoglobin within cells and free, and a rim of hemosiderin; their times are chosen so that the
+signals of his table result. A share of the heads has random contrast (Billot et al., SynthSeg, Med
+Image Anal 2023, 86:102789), so that a network learns what blood looks like under sequences that no
+equation here has.
 
 Shape legend: slices K, rows H, columns W.
 """
@@ -69,7 +71,7 @@ def signals(sequence: Sequence, age: Age, random: np.random.Generator) -> NDArra
         Tissue.PLASMA: plasma,
         Tissue.VENTRICULAR_BLOOD: core,
     }
-    weight = _protocol(sequence, random)
+    weight = _Protocol(sequence, random)
     for tissue, (density, t1, t2, t2_star) in of_tissue.items():
         spread = np.exp(random.normal(0, 0.07, 4))
         result[tissue] = weight(
@@ -103,10 +105,6 @@ class _Protocol:
         if self._sequence == "FLAIR":
             recovered = abs(1 - 2 * np.exp(-self._ti / t1) + np.exp(-self._tr / t1))
         return float(density * recovered * np.exp(-self._te / t2))
-
-
-def _protocol(sequence: Sequence, random: np.random.Generator) -> _Protocol:
-    return _Protocol(sequence, random)
 
 
 def _random_contrast(random: np.random.Generator) -> NDArray[np.float32]:

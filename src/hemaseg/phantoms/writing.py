@@ -22,7 +22,9 @@ FileFormat = Literal["nifti", "dicom", "png"]
 FORMATS: tuple[FileFormat, ...] = ("nifti", "dicom", "png")
 CASES, FACTS = "heads.csv", "phantoms.csv"
 IMAGES, MASKS, VENTRICULAR = "images", "masks", "ventricular_masks"
-_OURS = re.compile(r"head_\d{5,}(_\d+)?(_mask)?(\.nii\.gz|\.png)?|\.partial-.*")
+_OURS = re.compile(r"head_\d{5,}((_\d+)?(_mask)?(\.nii\.gz|\.png)|/\d{4,}\.dcm)")
+_LEFT = ".partial-"
+"""How names begin of what a run that was killed leaves."""
 
 
 def write_nifti(voxels: NDArray[np.generic], affine: NDArray[np.float64], path: Path) -> None:
@@ -114,11 +116,13 @@ def refuse_heads(folder: Path) -> None:
 
 
 def _delete_heads(folder: Path) -> None:
-    """Delete tables and heads, and nothing that has another name."""
+    """Delete tables and heads, and nothing that has another name, within series neither."""
     places = [folder / name for name in (IMAGES, MASKS, VENTRICULAR) if (folder / name).is_dir()]
     found = [path for place in places for path in place.iterdir()]
-    for path in found:
-        if _OURS.fullmatch(path.name) is None:
+    for path in (file for place in places for file in place.rglob("*")):
+        name = path.relative_to(folder).as_posix().partition("/")[2]
+        is_series = path.is_dir() and not path.is_symlink() and re.fullmatch(r"head_\d{5,}", name)
+        if not (is_series or name.startswith(_LEFT) or _OURS.fullmatch(name)):
             raise ConfigError(
                 f"{path}: no synthetic head by its name, expected head_ and a number. Move it "
                 "elsewhere, or choose another place for the heads."
@@ -126,7 +130,7 @@ def _delete_heads(folder: Path) -> None:
     for name in (FACTS, CASES):
         (folder / name).unlink(missing_ok=True)
     for path in found:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()

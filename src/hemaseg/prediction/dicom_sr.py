@@ -9,6 +9,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import SegmentationStorage
 
 from hemaseg.dicom.attributes import quiet_pydicom
+from hemaseg.dicom.objects import object_bytes
 from hemaseg.dicom.references import (
     blank_identity,
     content_uid,
@@ -97,7 +98,7 @@ def write_sr(
         if keep_identity:
             copy_identity(like.dicom, report, path)
         with whole_file(path) as partial:
-            report.save_as(partial, enforce_file_format=True)
+            partial.write_bytes(object_bytes(report))
 
 
 def _numbers(measurement: Measurement) -> tuple[float, float, float]:

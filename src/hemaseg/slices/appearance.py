@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import field_validator
 from scipy import stats
 
-from hemaseg.config import Section
+from hemaseg.config import Positive, Section
 from hemaseg.scans.plausibility import MIN_SLICES
 from hemaseg.slices.dataset import SliceSet, fit_to_square
 
@@ -59,11 +60,18 @@ class Reference(Section):
     """Scans or slices."""
     center: dict[str, float]
     """Median of each of `STATISTICS`."""
-    spread: dict[str, float]
+    spread: dict[str, Positive]
     """From the 10th to the 90th percentile, as standard deviations of a normal distribution."""
-    limit: float
+    limit: Positive
     """Distance from the center, in spreads of the statistic that is farthest off, within which
     `COVERED` of them are expected; from `MIN_LIMIT` to `MAX_LIMIT`."""
+
+    @field_validator("center", "spread")
+    @classmethod
+    def _has_all(cls, values: dict[str, float]) -> dict[str, float]:
+        if set(values) != set(STATISTICS):
+            raise ValueError(f"has {', '.join(values) or 'none'}, expected {', '.join(STATISTICS)}")
+        return values
 
 
 class Appearance(Section):

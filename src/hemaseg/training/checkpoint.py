@@ -12,15 +12,16 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, TypeVar
+from textwrap import shorten
+from typing import Annotated, Literal, TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hemaseg.config import IntensityConfig, ModelConfig, Section
+from hemaseg.config import IntensityConfig, ModelConfig, Positive, Section, Share
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256, whole_file, write_text
 from hemaseg.metrics.calibration import Calibration
@@ -40,13 +41,13 @@ class ModelRecord(Section):
 
     format: Literal["hemaseg-model-1"] = "hemaseg-model-1"
     model: ModelConfig
-    image_size: int
+    image_size: Annotated[int, Field(gt=0)]
     intensity: IntensityConfig
-    threshold: float
+    threshold: Share
     """Probability from which a pixel belongs to the mask."""
     modality: str = ""
     """`CT` or `MRI` if all training scans were; empty if they were mixed or unknown."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """What logits are divided by, so that probabilities are calibrated; 1 if they were not."""
     appearance: Appearance | None = None
     """What the training scans look like; null if they were too few or not described."""
@@ -145,13 +146,16 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
             f"{path}: no such file, expected in a run folder. Give one that hemaseg train wrote."
         ) from None
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}), expected a file of a run folder. Restore "
+            "it."
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "file"
         raise CheckpointError(
-            f"{path}: {key}: {first['msg']}. The file is damaged or of another version; "
-            "train again."
+            f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}. The file is damaged or "
+            "of another version; restore or train again."
         ) from error
 
 
@@ -233,8 +237,8 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
     It is float32 however the weights are stored.
 
     Raises:
-        CheckpointError: If a file is missing, damaged, changed since it was written, or does not
-        fit     the model that the record names.
+        CheckpointError: A file is missing, damaged, changed since it was written, or does not fit
+            the model that the record names; or this version has no such model.
     """
     if not folder.is_dir():
         raise CheckpointError(
@@ -243,20 +247,35 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
     record = read_record(folder / MODEL, ModelRecord)
     path = folder / WEIGHTS
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file, expected beside {MODEL}. Train again.")
+        raise CheckpointError(f"{path}: no such file, expected beside {MODEL}. Restore it.")
     found = file_sha256(path)
     if found != record.weights_sha256:
         raise CheckpointError(
             f"{path}: SHA-256 {found[:16]}..., expected {record.weights_sha256[:16]}... as written "
             f"in {MODEL}. The weights are damaged or of another run; restore or train again."
         )
-    network = build_model(record.model.name, record.model.options)
+    try:
+        network = build_model(record.model.name, record.model.options)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{folder / MODEL}: {error}. The file is damaged or of another version; restore or "
+            "train again."
+        ) from error
+    if record.image_size % network.stride:
+        raise CheckpointError(
+            f"{folder / MODEL}: image_size: {record.image_size}, expected a multiple of "
+            f"{network.stride} for {record.model.name}. The file is damaged; restore or train "
+            "again."
+        )
     try:
         network.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError) as error:
+        # PyTorch says in the first line that something is wrong, and what it is in the next, which
+        # can list all keys.
+        reason = str(error).split("\n", 2)[:2][-1].strip(" .\t")
         raise CheckpointError(
-            f"{path}: weights do not fit model {record.model.name} with options "
-            f"{record.model.options}: {str(error).splitlines()[0]}"
+            f"{path}: weights do not fit {_described(record.model)}: {shorten(reason, 160)}. They "
+            "are damaged or of another model; restore or train again."
         ) from error
     return network.eval(), record
 
@@ -269,7 +288,7 @@ def load_start(folder: Path, run_folder: Path) -> Start:
         run_folder: Where the run is to go.
 
     Raises:
-        CheckpointError: It is incomplete or damaged.
+        CheckpointError: It is incomplete or damaged, or a weight is not finite.
         ConfigError: The run would replace what it begins from.
     """
     if folder.resolve() == run_folder.resolve():
@@ -278,6 +297,11 @@ def load_start(folder: Path, run_folder: Path) -> Start:
             "output folder."
         )
     network, record = load_model(folder)
+    if not all(bool(values.isfinite().all()) for values in network.state_dict().values()):
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: holds numbers that are not finite, expected weights to begin "
+            "from. Their training failed; start from others."
+        )
     return Start(network, record.model, record.weights_sha256)
 
 

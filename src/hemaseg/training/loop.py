@@ -79,7 +79,7 @@ class Epoch:
         training_loss: Mean over the epoch's batches, weights changing meanwhile.
         validation_loss: Mean over validation batches, weighted by their slices.
         validation_dice: Mean over validation subjects of Dice pooled over the subject's slices; NaN
-        if     it is undefined for all of them.
+            if it is undefined for all of them.
         learning_rate: At the start of the epoch.
         epoch_s: Training and validation.
         cumulative_s: Sum of `epoch_s` so far.
@@ -145,7 +145,7 @@ def train(
 
     Raises:
         TrainingError: No lesion in training or validation, a loss that is not finite (with the
-        cases of     the batch), or no memory (with what to change).
+            cases of the batch), or no memory (with what to change).
         ConfigError: An unknown model or device, or weights of another network to start from.
         KeyboardInterrupt: After the run folder was left usable, with status "interrupted".
     """

@@ -81,7 +81,7 @@ def model_folder(asked: str | Path | None = None, *, shipped: Path | None = None
         if not names:
             raise ConfigError(
                 "no weights ship with this version of hemaseg, so there is no model to use where "
-                "none is named. Name the run folder that hemaseg train wrote."
+                "none is named. Name the run folder that hemaseg train wrote (--model)."
             )
         if DEFAULT not in names:
             raise ConfigError(
@@ -91,6 +91,10 @@ def model_folder(asked: str | Path | None = None, *, shipped: Path | None = None
     if name in names:
         return (shipped or SHIPPED) / name
     path = Path(name)
+    if path.is_file():
+        raise ConfigError(
+            f"{name}: is a file, expected the folder of a model. Name that which holds model.json."
+        )
     if not path.is_dir():
         why = "no model of that name ships" if names else "no weights ship with this version"
         expected = known if names else known.removeprefix(", or ")
