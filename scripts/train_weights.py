@@ -3,7 +3,7 @@
     hemaseg phantom --seed 0 --num 2400 --modality mixed --turned -o heads
     hemaseg index heads/heads.csv -o heads/cohort.csv
     hemaseg index ct-phe-sich --masks hematoma_silver --modality CT -o sich.csv
-    python scripts/train_weights.py --heads heads/cohort.csv --modality CT --sich sich.csv \\
+    python scripts/train_weights.py --heads heads/cohort.csv --modality CT --sich sich.csv
         --recipe configs/weights/ct-192.toml -o run
 
 One network for each modality: in one network for both, the first two epochs taught it CT and

@@ -1,5 +1,4 @@
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,18 +224,6 @@ def test_the_limit_covers_what_it_says() -> None:
     assert found.scans.center["middle_grey"] == pytest.approx(0.5, abs=0.01)
     assert found.scans.spread["middle_grey"] == pytest.approx(0.05, rel=0.1)
     assert sum(bool(unlike_training(stack, 16, found)) for stack in stacks[400:]) <= 10
-
-
-def test_it_is_fast() -> None:
-    known = describe_appearance(slices_of([head(seed) for seed in range(1, 7)]))
-    assert known is not None
-    voxels = np.random.default_rng(0).random((32, 256, 256)).astype(np.float32)
-    taken = []
-    for _ in range(5):
-        start = time.perf_counter()
-        unlike_training(voxels, 256, known)
-        taken.append(time.perf_counter() - start)
-    assert min(taken) < 0.05
 
 
 def pictures(folder: Path, *, mask: str) -> Stack:

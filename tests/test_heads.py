@@ -216,3 +216,14 @@ def test_bounds_themselves_are_allowed() -> None:
             if name not in ("image_size", "num_slices"):
                 options: dict[str, Any] = {name: value}
                 check_options(replace(SMALL, **options))
+
+
+def test_a_volume_that_is_asked_for_is_there() -> None:
+    """A fifth of the heads has no hematoma, but not if one says how large it shall be."""
+    options = HeadOptions(num_slices=8, image_size=64)
+    without = next(seed for seed in range(40) if not synthesise(seed, options).hematomas)
+    assert synthesise(without, replace(options, volume_ml=20.0)).hematoma_ml == pytest.approx(
+        20.0, abs=0.5
+    )
+    none = replace(options, volume_ml=20.0, num_hematomas=0)
+    assert synthesise(without, none).hematoma_ml == 0

@@ -44,7 +44,7 @@ def phantom(
     ] = None,
     tilt_deg: Annotated[float | None, typer.Option(help="Of the gantry of CT.")] = None,
     num_hematomas: Annotated[int | None, typer.Option(help="In each head; 0 for none.")] = None,
-    volume_ml: Annotated[float | None, typer.Option(help="Of each hematoma.")] = None,
+    volume_ml: Annotated[float | None, typer.Option(help="Of each hematoma; one at least.")] = None,
     age: Annotated[
         str | None,
         typer.Option(

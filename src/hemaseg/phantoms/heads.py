@@ -56,7 +56,7 @@ class HeadOptions:
         slice_mm: Distance and thickness of slices.
         tilt_deg: Gantry tilt of CT; slices are sheared against each other by it.
         num_hematomas: Their number.
-        volume_ml: Of each hematoma.
+        volume_ml: Of each hematoma; there is at least one then, unless their number is 0.
         age: Of the blood.
         sequence: Of MRI.
         turned: Whether the head may lie on its side or anyhow, not nearly upright.
@@ -266,7 +266,9 @@ def check_options(options: HeadOptions) -> None:
 
 def _num_hematomas(options: HeadOptions, random: np.random.Generator) -> int:
     drawn = int(random.choice(4, p=(0.2, 0.68, 0.09, 0.03)))
-    return drawn if options.num_hematomas is None else options.num_hematomas
+    if options.num_hematomas is not None:
+        return options.num_hematomas
+    return drawn if options.volume_ml is None else max(drawn, 1)
 
 
 def _draw_volume_ml(largest_ml: float, random: np.random.Generator) -> float:
