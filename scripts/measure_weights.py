@@ -14,6 +14,7 @@ bound of false alarms.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -39,6 +40,18 @@ FIRST_SEED = 900_000
 MIN_PIXELS = 10
 """A slice is a false alarm from as many marked pixels (of 256x256) on; fewer are called noise."""
 MIN_LESION_ML = 1.0
+CARD_COLUMNS = {
+    "num_subjects": "subjects",
+    "median_dice": "median Dice",
+    "dice_q1": "lower quartile",
+    "dice_q3": "upper quartile",
+    "mean_dice": "mean Dice",
+    "share_dice_below_0.1": "share missed (Dice < 0.1)",
+    "lesion_sensitivity": "found of lesions from 1 mL",
+    "alarm_share": "slices without blood that are marked",
+    "spearman_of_confidence": "rank correlation of confidence with Dice",
+}
+"""Columns of `summary.csv` and their names in the card."""
 
 
 def segment(
@@ -134,7 +147,10 @@ def lesions(head: Head, mask: NDArray[np.bool_], voxel_ml: float) -> tuple[int, 
 
 def draw(network: nn.Module, model: ModelRecord, table: pd.DataFrame, path: Path) -> None:
     """The slice with the most blood of each head, outlined: what is there, what was found."""
-    figure, axes = plt.subplots(2, 6, figsize=(15, 5.8), layout="constrained")
+    num_rows = math.ceil(len(table) / 6)
+    figure, axes = plt.subplots(
+        num_rows, 6, figsize=(15, 2.9 * num_rows), layout="constrained", squeeze=False
+    )
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, row in zip(axes.flat, table.to_dict("records"), strict=False):
@@ -184,6 +200,21 @@ def summary(name: str, table: pd.DataFrame, alarms_of: str) -> dict[str, object]
     return row
 
 
+def card_table(result: pd.DataFrame) -> str:
+    """The figures as the card has them; a dash where there is none."""
+    lines = ["| set | " + " | ".join(CARD_COLUMNS.values()) + " |"]
+    lines.append("| --- |" + " ---: |" * len(CARD_COLUMNS))
+    for _, row in result.iterrows():
+        cells = [str(row["set"])]
+        for column in CARD_COLUMNS:
+            value = row.get(column)
+            is_number = value is not None and pd.notna(value)
+            digits = 0 if column.startswith("num") else 3
+            cells.append(f"{float(value):.{digits}f}" if is_number else "-")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Print the figures and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -219,6 +250,8 @@ def main() -> None:
     }
     tables = []
     for number, (name, asked) in enumerate(kinds.items()):
+        if model.modality not in ("", asked.modality):
+            continue
         first = FIRST_SEED + 10_000 * number
         table = pd.DataFrame(
             head_row(network, model, seed, asked)
@@ -234,7 +267,7 @@ def main() -> None:
     draw(network, model, heads.groupby("modality").head(6), options.output / "examples.png")
     result = pd.DataFrame(rows)
     result.to_csv(options.output / "summary.csv", index=False, lineterminator="\n")
-    print(result.T.to_string())
+    print(card_table(result))
 
 
 if __name__ == "__main__":

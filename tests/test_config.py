@@ -7,7 +7,9 @@ from hemaseg.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPES = [
-    p for p in REPOSITORY.glob("configs/**/*.toml") if p.stem.startswith(("paper", "recommended"))
+    p
+    for p in REPOSITORY.glob("configs/**/*.toml")
+    if p.stem.startswith(("paper", "recommended")) or p.parent.name == "weights"
 ]
 STUDIES = [p for p in REPOSITORY.glob("configs/**/*.toml") if p not in RECIPES]
 

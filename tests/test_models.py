@@ -211,7 +211,7 @@ def test_models_verb_prints_json() -> None:
         text=True,
         check=True,
     )
-    listed = {item["name"]: item for item in json.loads(result.stdout)}
+    listed = {item["name"]: item for item in json.loads(result.stdout)["networks"]}
     assert listed["dr_unet"]["num_parameters"] == 10_953_249
     assert list(listed) == [cost.name for cost in list_models()]
     assert all(item["num_multiply_adds"] > 1e9 for item in listed.values())

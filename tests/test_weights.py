@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 import torch
 
@@ -59,17 +60,17 @@ RUN_RECORD = RunRecord(
 )
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ship_model", SCRIPT)
+def load_script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPT.with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["ship_model"] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
-SHIP = load_script()
+SHIP = load_script("ship_model")
 
 
 def save_run(folder: Path, *, scale: float = 1.0) -> Path:
@@ -301,3 +302,18 @@ def test_models_lists_what_ships(
     monkeypatch.setattr(weights, "SHIPPED", tmp_path)
     assert json.loads(hemaseg("models", "--json").out)["weights"] == []
     assert hemaseg("models").out.endswith("\nNo weights ship with this version.\n")
+
+
+# Cards
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_a_card_says_what_was_measured(name: str) -> None:
+    """Its table is that of results/weights, which measure_weights.py wrote."""
+    results = SCRIPT.parents[1] / "results" / "weights" / name
+    measure = load_script("measure_weights")
+    table = measure.card_table(pd.read_csv(results / "summary.csv"))
+    card = (weights.SHIPPED / name / CARD).read_text(encoding="utf-8")
+    assert table in card
+    assert shipped_model(weights.SHIPPED / name).sha256 in card
+    assert (results / "worst.png").is_file()
