@@ -7,17 +7,24 @@ import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from command_line import Verb, files
 from hemaseg import weights
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256
+from hemaseg.metrics.overlap import dice
 from hemaseg.models.catalogue import build_model
+from hemaseg.phantoms.heads import HeadOptions, synthesise
+from hemaseg.prediction.predict import probabilities
+from hemaseg.slices.intensity import intensity_range
 from hemaseg.training.checkpoint import (
     MODEL,
     RUN,
@@ -317,3 +324,33 @@ def test_a_card_says_what_was_measured(name: str) -> None:
     assert table in card
     assert shipped_model(weights.SHIPPED / name).sha256 in card
     assert (results / "worst.png").is_file()
+
+
+# What they find
+
+
+def found(voxels: NDArray[Any], modality: str) -> NDArray[np.bool_]:
+    network, record = load_model(model_folder())
+    scale = intensity_range(voxels, modality, record.intensity, name="a head")
+    p = probabilities(network, scale.scale(voxels), record.image_size, record.temperature)
+    return np.asarray(p >= record.threshold)
+
+
+@pytest.mark.parametrize("is_export", [False, True])
+def test_the_default_weights_find_hematomas_of_known_volume(is_export: bool) -> None:
+    options = HeadOptions(
+        num_hematomas=1, volume_ml=30.0, age="acute", num_slices=24, is_export=is_export
+    )
+    heads = [synthesise(seed, options) for seed in range(500_000, 500_005)]
+    masks = [found(head.voxels, "CT") for head in heads]
+    scores = [dice(mask, head.mask) for mask, head in zip(masks, heads, strict=True)]
+    assert np.median(scores) > 0.8
+    ratios = [mask.sum() / head.mask.sum() for mask, head in zip(masks, heads, strict=True)]
+    assert 0.75 < np.median(ratios) < 1.25
+
+
+def test_the_default_weights_mark_little_in_heads_without_blood() -> None:
+    options = HeadOptions(num_hematomas=0, num_slices=24)
+    masks = [found(synthesise(seed, options).voxels, "CT") for seed in range(500_000, 500_003)]
+    alarms = np.concatenate([mask.sum(axis=(1, 2)) >= 10 for mask in masks])
+    assert alarms.mean() <= 0.1

@@ -164,6 +164,7 @@ def predict(
                 output,
                 options,
                 wanted,
+                assume_modality=model is not None,
                 device=device,
                 force=force,
                 progress=lambda name, done, total: show(f"predicting {name}", done, total),

@@ -69,6 +69,7 @@ def predict_scans(
     options: ReadOptions,
     wanted: Wanted,
     *,
+    assume_modality: bool = True,
     device: str = "auto",
     force: bool = False,
     progress: Progress | None = None,
@@ -80,12 +81,14 @@ def predict_scans(
 
     Args:
         run_folders: What `hemaseg train` wrote, or models that ship. Of several, the first that is
-            of the modality of a scan predicts it; pictures whose modality nobody knows are for the
-            first, other such scans are refused. Of one, all scans are for it.
+            of the modality of a scan predicts it.
         sources: As `find_sources` gives them.
         folder: Where results go; nothing is written elsewhere.
         options: How scans are read.
         wanted: What is written.
+        assume_modality: Whether a scan whose modality nobody knows is taken for that of the only
+            network. If not, or if there are several networks, 8-bit pictures are taken for that of
+            the first one, and other such scans are refused: their units decide what is seen.
         device: As in `RunConfig`.
         force: Whether files in the place of a case are replaced.
         progress: Called before each case and at the end.
@@ -101,7 +104,7 @@ def predict_scans(
             *(run_folder, folder, options, wanted),
             device=device,
             force=force,
-            is_only=len(run_folders) == 1,
+            assume_modality=assume_modality and len(run_folders) == 1,
         )
         for run_folder in run_folders
     ]
@@ -174,9 +177,9 @@ class _Predictor:
         *,
         device: str,
         force: bool,
-        is_only: bool,
+        assume_modality: bool,
     ) -> None:
-        self._is_only = is_only
+        self._assume_modality = assume_modality
         self._run_folder, self._device = run_folder, device
         self._folder, self._options, self._wanted, self._force = folder, options, wanted, force
         self._loaded: tuple[nn.Module, ModelRecord] | None = None
@@ -285,9 +288,8 @@ class _Predictor:
         return case
 
     def _read(self, source: Source, own: str) -> Scan:
-        if self._is_only:
+        if self._assume_modality:
             return read_source(source, self._options, network_modality=own)
-        # Another network may be the right one, so nothing is assumed of scans in unknown units.
         scan = read_source(source, self._options)
         if scan.modality and own and scan.modality != own:
             raise Screen(source.shown).error(
