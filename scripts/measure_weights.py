@@ -204,13 +204,12 @@ def card_table(result: pd.DataFrame) -> str:
     """The figures as the card has them; a dash where there is none."""
     lines = ["| set | " + " | ".join(CARD_COLUMNS.values()) + " |"]
     lines.append("| --- |" + " ---: |" * len(CARD_COLUMNS))
-    for _, row in result.iterrows():
+    for row in result.to_dict("records"):
         cells = [str(row["set"])]
         for column in CARD_COLUMNS:
-            value = row.get(column)
-            is_number = value is not None and pd.notna(value)
+            value = float(row.get(column, math.nan))
             digits = 0 if column.startswith("num") else 3
-            cells.append(f"{float(value):.{digits}f}" if is_number else "-")
+            cells.append("-" if math.isnan(value) else f"{value:.{digits}f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
