@@ -3,15 +3,17 @@
     hemaseg phantom --seed 0 --num 2400 --modality mixed --turned -o heads
     hemaseg index heads/heads.csv -o heads/cohort.csv
     hemaseg index ct-phe-sich --masks hematoma_silver --modality CT -o sich.csv
+    python scripts/train_weights.py --heads heads/cohort.csv --sich sich.csv
+        --recipe configs/weights/synthetic-128.toml -o first
     python scripts/train_weights.py --heads heads/cohort.csv --modality CT --sich sich.csv
-        --recipe configs/weights/ct-192.toml -o run
+        --start first --recipe configs/weights/ct-192.toml -o run
 
-One network for each modality: in one network for both, the first two epochs taught it CT and
-nothing of MRI. Training slices are of synthetic heads alone; `--sich-repeats N` adds the training
-part of ct-phe-sich, each slice N times in an epoch. `--start RUN` begins from the weights of
-another run. The epoch is chosen by Dice per subject over `NUM_HELD_OUT` synthetic heads that are
-not trained on and, with `--sich`, the validation part of ct-phe-sich; its test part
-(`configs/weights/sich-split.json`) is never read.
+Without `--modality` one network learns CT and MRI; two epochs of that taught it CT and nothing of
+MRI, so the second pass is of CT alone. Training slices are of synthetic heads alone;
+`--sich-repeats N` adds the training part of ct-phe-sich, each slice N times in an epoch. `--start
+RUN` begins from the weights of another run. The epoch is chosen by Dice per subject over
+`NUM_HELD_OUT` synthetic heads that are not trained on and, with `--sich`, the validation part of
+ct-phe-sich; its test part (`configs/weights/sich-split.json`) is never read.
 """
 
 import argparse
@@ -49,7 +51,7 @@ def main() -> None:
     """Train one network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", type=Path, required=True)
-    parser.add_argument("--modality", choices=("CT", "MRI"), required=True)
+    parser.add_argument("--modality", choices=("CT", "MRI"))
     parser.add_argument("--sich", type=Path)
     parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--sich-repeats", type=int, default=0)
@@ -62,7 +64,9 @@ def main() -> None:
     # Numbers too small for full precision take many times as long on CPUs, and mean nothing here.
     torch.set_flush_denormal(True)
     recipe = read_config(options.recipe, Recipe)
-    heads = of_modality(read_cohort(options.heads), options.modality)
+    heads = read_cohort(options.heads)
+    if options.modality:
+        heads = of_modality(heads, options.modality)
     learnt, held_out = heads.subjects[:-NUM_HELD_OUT], heads.subjects[-NUM_HELD_OUT:]
     training = load_slices(heads.select(learnt), recipe)
     validation = load_slices(heads.select(held_out), recipe)
@@ -80,7 +84,7 @@ def main() -> None:
         seed=options.seed,
         recipe=recipe,
     )
-    origin = DataOrigin(heads.sha256, split.sha256, 0, options.modality)
+    origin = DataOrigin(heads.sha256, split.sha256, 0, heads.modality)
     record = train(
         config, training, validation, options.output, origin=origin, start=start, progress=show
     )
