@@ -89,7 +89,7 @@ def test_without_brain_there_is_no_blood() -> None:
         volume.spacing_mm,
     )
     found = add_hematoma(empty, SITES[0], 5.0, np.random.default_rng(0))
-    assert (found.volume_ml, found.ventricular_ml, found.has_fluid_level) == (0.0, 0.0, False)
+    assert (found.volume_ml, found.ventricular_ml) == (0.0, 0.0)
     assert not is_clot(empty).any()
 
 

@@ -131,14 +131,15 @@ def render_ct(
     for k in range(len(slices)):
         for _ in range(scanner.num_streaks):
             _add_streak(slices[k], is_head[k], random)
-    blurred = _blur(slices, scanner.blur_pixels)
+    blurred = blur(slices, scanner.blur_pixels)
     if scanner.sharpening:
-        blurred += scanner.sharpening * (blurred - _blur(blurred, 1.2))
+        blurred += scanner.sharpening * (blurred - blur(blurred, 1.2))
     np.clip(blurred, -1024, 3071, out=blurred)
     return np.asarray(np.rint(blurred), np.int16)
 
 
-def _blur(slices: NDArray[np.float32], sd: float) -> NDArray[np.float32]:
+def blur(slices: NDArray[np.float32], sd: float) -> NDArray[np.float32]:
+    """Slices `(K, H, W)` under a Gaussian kernel within each; its standard deviation in pixels."""
     once = ndimage.gaussian_filter1d(slices, sd, axis=1, truncate=3)
     return np.asarray(ndimage.gaussian_filter1d(once, sd, axis=2, truncate=3))
 

@@ -56,15 +56,11 @@ class Hematoma:
         site: Name of a `Site`.
         volume_ml: Of the shape, sampled on planes finer than slices; 0 if no tissue could hold it.
         ventricular_ml: Blood that broke into the ventricles, not part of `volume_ml`.
-        is_irregular: Whether the shape is ragged or has satellites.
-        has_fluid_level: Whether plasma stands above clot.
     """
 
     site: str
     volume_ml: float
     ventricular_ml: float
-    is_irregular: bool
-    has_fluid_level: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +132,7 @@ def add_hematoma(
     depth_mm = -atlas.hull_half_mm.reshape(-1)[flat_indices(near, atlas)] * np.float32(0.5)
     _push(near, center_mm, radius_mm, depth_mm, random.uniform(0.2, 0.95))
     moved = flat_indices(near, atlas)
-    # Tissue moves, blood and what else is no part of the atlas stays.
+    # Tissue moves; blood of an earlier hematoma stays, its edema does not.
     is_blood = np.isin(here, (*HEMATOMA, Tissue.VENTRICULAR_BLOOD, Tissue.HOLDER))
     here[~is_blood] = volume.tissues.reshape(-1)[moved][~is_blood]
     irregularity = float(random.choice((0.2, 0.5, 0.9), p=(0.3, 0.4, 0.3)))
@@ -145,7 +141,7 @@ def add_hematoma(
     can_hold &= depth_mm > 2
     wanted = min(round(volume_ml / volume.voxel_ml), int(can_hold.sum()))
     if wanted == 0:
-        return Hematoma(site.name, 0.0, 0.0, False, False)
+        return Hematoma(site.name, 0.0, 0.0)
     edge = np.partition(reach[can_hold], wanted - 1)[wanted - 1]
     is_clot = can_hold & (reach <= edge)
     in_ventricle = (here == Tissue.VENTRICLE) & (reach <= edge)
@@ -155,15 +151,14 @@ def add_hematoma(
     here[around] = Tissue.EDEMA
     here[is_clot] = Tissue.BLOOD
     here[is_clot & (reach > edge - rim)] = Tissue.BLOOD_RIM
-    has_level = bool(volume_ml > 5 and random.random() < 0.1)
-    if has_level:
+    if volume_ml > 5 and random.random() < 0.1:
         # The patient lies on the back: plasma stands in front.
         front = np.quantile(near[1][is_clot], random.uniform(0.2, 0.6))
         here[is_clot & (near[1] < front)] = Tissue.PLASMA
     here[in_ventricle] = Tissue.VENTRICULAR_BLOOD
     ventricular_ml = float(in_ventricle.sum()) * volume.voxel_ml
     clot_ml = float(is_clot.sum()) * volume.voxel_ml
-    return Hematoma(site.name, clot_ml, ventricular_ml, irregularity > 0.3, has_level)
+    return Hematoma(site.name, clot_ml, ventricular_ml)
 
 
 def fill_ventricles(volume: Volume, random: np.random.Generator) -> None:
@@ -182,10 +177,7 @@ def fill_ventricles(volume: Volume, random: np.random.Generator) -> None:
     else:
         sideways = positions[2][fluid] * random.choice((-1, 1))
         filled = sideways > np.quantile(sideways, random.uniform(0.1, 0.9))
-    blood = np.zeros(len(backward), np.uint8)
-    blood[:] = Tissue.VENTRICLE
-    blood[filled] = Tissue.VENTRICULAR_BLOOD
-    labels[fluid] = blood
+    labels[fluid] = np.where(filled, Tissue.VENTRICULAR_BLOOD, Tissue.VENTRICLE)
 
 
 def _box(

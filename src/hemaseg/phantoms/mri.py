@@ -16,10 +16,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from hemaseg.phantoms.anatomy import Labels, Tissue
-from hemaseg.phantoms.ct import Age
+from hemaseg.phantoms.ct import Age, blur
 from hemaseg.phantoms.warping import smooth_noise
 
 Sequence = Literal["T1", "T2", "FLAIR", "T2*", "random"]
@@ -152,8 +151,7 @@ def render_mri(
     texture = random.uniform(0, 0.06)
     slices *= 1 + texture * random.standard_normal(slices.shape, dtype=np.float32)
     sd = random.uniform(0.4, 1.1)
-    slices = ndimage.gaussian_filter1d(slices, sd, axis=1, truncate=3)
-    slices = ndimage.gaussian_filter1d(slices, sd, axis=2, truncate=3)
+    slices = blur(slices, sd)
     # The magnitude of a complex signal with noise in both parts (Rice).
     noise = np.float32(random.uniform(0.005, 0.04) * values.max())
     real = slices + noise * random.standard_normal(slices.shape, dtype=np.float32)
