@@ -499,3 +499,21 @@ def test_of_several_models_none_is_taken_for_a_scan_in_unknown_units(
     [(_, problem)] = ended.failures
     assert problem.kind == "not-scalable"
     assert "Say --modality CT or MRI" in problem.message
+
+
+def test_a_modality_that_is_accepted_is_read_though_no_model_was_named(
+    run: Path, scans: Path, tmp_path: Path
+) -> None:
+    read = ReadOptions(accept=frozenset({"wrong-modality"}), modality="MRI")
+    sources = find_sources([scans / "a.nii.gz"], read)
+
+    def predict_default(options: ReadOptions) -> Predicted:
+        return predict_scans(
+            [run], sources, tmp_path / "out", options, Wanted(), assume_modality=False, device="cpu"
+        )
+
+    [(_, problem)] = predict_default(ReadOptions(modality="MRI")).failures
+    assert problem.kind == "wrong-modality"
+    assert "MRI, expected CT" in problem.message
+    ended = predict_default(read)
+    assert (ended.num_done, ended.rows[0]["findings"]) == (1, "wrong-modality")

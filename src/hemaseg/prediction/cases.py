@@ -291,16 +291,19 @@ class _Predictor:
         if self._assume_modality:
             return read_source(source, self._options, network_modality=own)
         scan = read_source(source, self._options)
+        screen = Screen(source.shown, self._options)
         if scan.modality and own and scan.modality != own:
-            raise Screen(source.shown).error(
+            screen.refuse(
                 "wrong-modality",
                 f"{scan.modality}, expected {own}, which the network was trained on. Take a "
                 f"network for {scan.modality}.",
             )
-        if scan.modality or not own or scan.voxels.dtype != np.uint8:
-            return scan
-        note = f"taken for {own}, which the network was trained on; --modality says what it is"
-        return replace(scan, findings=(*scan.findings, Finding("modality-assumed", note)))
+        if own and not scan.modality and scan.voxels.dtype == np.uint8:
+            screen.report(
+                "modality-assumed",
+                f"taken for {own}, which the network was trained on; --modality says what it is",
+            )
+        return replace(scan, findings=(*scan.findings, *screen.findings))
 
     def _task(self, source: Source) -> Task:
         return Task(
