@@ -78,6 +78,17 @@ def test_earlier_blood_stays_blood_but_where_the_next_needs_room() -> None:
     assert is_clot(volume).sum() * volume.voxel_ml == pytest.approx(20.0, abs=volume.voxel_ml)
 
 
+def test_edema_of_an_earlier_hematoma_stays() -> None:
+    for seed in range(6):
+        volume = volume_of()
+        random = np.random.default_rng(seed)
+        add_hematoma(volume, SITES[0], 20.0, random)
+        edema = volume.labels == Tissue.EDEMA
+        add_hematoma(volume, SITES[0], 5.0, random)
+        left = volume.labels[edema]
+        assert np.isin(left, (Tissue.EDEMA, *HEMATOMA)).all()
+
+
 def test_without_brain_there_is_no_blood() -> None:
     volume = volume_of()
     volume.labels[...] = Tissue.FLUID
@@ -155,6 +166,13 @@ def test_indices_are_of_the_nearest_voxel_and_stay_on_the_grid() -> None:
     zero = [(0 - low[0], 1 - low[1], -1 - low[2]), (0, 0, 0)]
     expected = np.array([*zero, np.array(shape) - 1])
     np.testing.assert_array_equal(np.unravel_index(found.ravel(), shape), expected.T)
+
+
+def test_a_site_holds_what_is_asked_of_it() -> None:
+    random = np.random.default_rng(0)
+    assert {draw_site(random, 100.0).max_ml for _ in range(60)} == {120.0}
+    assert draw_site(random, 150.0).max_ml == 120.0  # none holds it: the largest do
+    assert "pons" not in {draw_site(random, 40.0).name for _ in range(200)}
 
 
 def test_sites_come_by_their_shares() -> None:

@@ -148,7 +148,7 @@ def synthesise(seed: int, options: HeadOptions | None = None) -> Head:
         _add_holder(labels, grid, random)
     hematomas = []
     for _ in range(_num_hematomas(options, random)):
-        site = draw_site(random)
+        site = draw_site(random, options.volume_ml or 0.0)
         volume_ml = options.volume_ml or _draw_volume_ml(site.max_ml, random)
         hematomas.append(add_hematoma(volume, site, volume_ml, random))
     if hematomas and options.num_hematomas is None and random.random() < 0.2:

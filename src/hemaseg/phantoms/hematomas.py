@@ -101,9 +101,10 @@ def flat_indices(positions: Positions, atlas: Atlas) -> NDArray[np.int32]:
     return flat
 
 
-def draw_site(random: np.random.Generator) -> Site:
-    """A site at random, by share."""
-    shares = np.array([site.share for site in SITES])
+def draw_site(random: np.random.Generator, least_ml: float = 0.0) -> Site:
+    """A site at random, by share, of those that can hold `least_ml`; the largest ones if none."""
+    largest_ml = min(least_ml, max(site.max_ml for site in SITES))
+    shares = np.array([site.share * (site.max_ml >= largest_ml) for site in SITES])
     return SITES[int(random.choice(len(SITES), p=shares / shares.sum()))]
 
 
@@ -132,12 +133,13 @@ def add_hematoma(
     depth_mm = -atlas.hull_half_mm.reshape(-1)[flat_indices(near, atlas)] * np.float32(0.5)
     _push(near, center_mm, radius_mm, depth_mm, random.uniform(0.2, 0.95))
     moved = flat_indices(near, atlas)
-    # Tissue moves; blood of an earlier hematoma stays, its edema does not.
-    is_blood = np.isin(here, (*HEMATOMA, Tissue.VENTRICULAR_BLOOD, Tissue.HOLDER))
-    here[~is_blood] = volume.tissues.reshape(-1)[moved][~is_blood]
+    # Tissue moves; what an earlier hematoma brought stays where it is.
+    brought = (*HEMATOMA, Tissue.VENTRICULAR_BLOOD, Tissue.EDEMA, Tissue.HOLDER)
+    moves = ~np.isin(here, brought)
+    here[moves] = volume.tissues.reshape(-1)[moved][moves]
     irregularity = float(random.choice((0.2, 0.5, 0.9), p=(0.3, 0.4, 0.3)))
     reach, ripple = _reach(near, center_mm, radius_mm, irregularity, random)
-    can_hold = (here == Tissue.WHITE) | (here == Tissue.GREY) | (here == Tissue.SCAR)
+    can_hold = np.isin(here, (Tissue.WHITE, Tissue.GREY, Tissue.SCAR, Tissue.EDEMA))
     can_hold &= depth_mm > 2
     wanted = min(round(volume_ml / volume.voxel_ml), int(can_hold.sum()))
     if wanted == 0:
