@@ -22,17 +22,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage, stats
-from torch import nn
 
 from hemaseg.cohorts.split import parts, read_split
 from hemaseg.cohorts.table import read_cohort
+from hemaseg.engines.engine import Engine, load_engine
 from hemaseg.metrics.confidence import SoftOverlap, soft_overlap
 from hemaseg.metrics.overlap import dice
 from hemaseg.phantoms.heads import Head, HeadOptions, synthesise
 from hemaseg.prediction.predict import probabilities
 from hemaseg.slices.dataset import scaled_images
 from hemaseg.slices.intensity import intensity_range
-from hemaseg.training.checkpoint import ModelRecord, load_model
+from hemaseg.training.checkpoint import ModelRecord
 
 SPLIT = Path(__file__).parents[1] / "configs" / "weights" / "sich-split.json"
 FIRST_SEED = 900_000
@@ -55,7 +55,7 @@ CARD_COLUMNS = {
 
 
 def segment(
-    network: nn.Module, model: ModelRecord, voxels: NDArray[np.float32]
+    network: Engine, model: ModelRecord, voxels: NDArray[np.float32]
 ) -> tuple[NDArray[np.bool_], SoftOverlap]:
     """The mask of scaled voxels, and how much the network trusts it."""
     found = probabilities(network, voxels, model.image_size, model.temperature)
@@ -63,7 +63,7 @@ def segment(
     return mask, soft_overlap(found, mask)
 
 
-def sich_rows(network: nn.Module, model: ModelRecord, index: Path, part: str) -> pd.DataFrame:
+def sich_rows(network: Engine, model: ModelRecord, index: Path, part: str) -> pd.DataFrame:
     """A row per subject of ct-phe-sich."""
     cohort = read_cohort(index)
     chosen = getattr(parts(read_split(SPLIT), cohort, 0), part) if part != "all" else cohort
@@ -96,7 +96,7 @@ def sich_rows(network: nn.Module, model: ModelRecord, index: Path, part: str) ->
     return pd.DataFrame(rows)
 
 
-def alarm_rows(network: nn.Module, model: ModelRecord, index: Path) -> pd.DataFrame:
+def alarm_rows(network: Engine, model: ModelRecord, index: Path) -> pd.DataFrame:
     """A row per subject of a cohort in which nobody has a hematoma."""
     rows = []
     for image in scaled_images(read_cohort(index), model.intensity):
@@ -108,7 +108,7 @@ def alarm_rows(network: nn.Module, model: ModelRecord, index: Path) -> pd.DataFr
 
 
 def head_row(
-    network: nn.Module, model: ModelRecord, seed: int, options: HeadOptions
+    network: Engine, model: ModelRecord, seed: int, options: HeadOptions
 ) -> dict[str, object]:
     """A row of a synthetic head."""
     head = synthesise(seed, options)
@@ -145,7 +145,7 @@ def lesions(head: Head, mask: NDArray[np.bool_], voxel_ml: float) -> tuple[int, 
     return int(is_large.sum()), int((is_large & (covered >= 0.1 * sizes)).sum())
 
 
-def draw(network: nn.Module, model: ModelRecord, table: pd.DataFrame, path: Path) -> None:
+def draw(network: Engine, model: ModelRecord, table: pd.DataFrame, path: Path) -> None:
     """The slice with the most blood of each head, outlined: what is there, what was found."""
     num_rows = math.ceil(len(table) / 6)
     figure, axes = plt.subplots(
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--num-heads", type=int, default=60, help="of each kind")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    network, model = load_model(options.run)
+    network, model = load_engine(options.run)
     options.output.mkdir(parents=True, exist_ok=True)
     rows = []
     if options.sich is not None:

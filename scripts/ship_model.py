@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hemaseg.engines.engine import TorchEngine
 from hemaseg.errors import CheckpointError, ConfigError, HemasegError
 from hemaseg.files import write_text
 from hemaseg.prediction.predict import probabilities
@@ -113,7 +114,8 @@ def compare(before: nn.Module, after: nn.Module, record: ModelRecord) -> Change:
         pictures.append(nn.functional.interpolate(noise, (image_size, image_size))[0, 0])
     stack = torch.stack(pictures).numpy()
     one, other = (
-        probabilities(network, stack, image_size, record.temperature) for network in (before, after)
+        probabilities(TorchEngine(network), stack, image_size, record.temperature)
+        for network in (before, after)
     )
     return Change(
         float(np.abs(one - other).max()), float(((one >= threshold) != (other >= threshold)).mean())

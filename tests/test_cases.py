@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemaseg.config import IntensityConfig, ModelConfig
+from hemaseg.engines.options import EngineOptions
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256
 from hemaseg.intake.sources import find_sources
@@ -34,6 +35,7 @@ from small_heads import small_head
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
 HEAD = small_head(1)
+CPU = EngineOptions(device="cpu")
 
 
 def save_run(folder: Path, *, seed: int = 0, modality: str = "CT", threshold: float = 0.5) -> Path:
@@ -85,7 +87,7 @@ def predict(run: Path, folder: Path, *paths: Path, **options: Any) -> Predicted:
     wanted = Wanted(**{k: options.pop(k) for k in ("probability", "bids") if k in options})
     read = options.pop("read", ReadOptions())
     return predict_scans(
-        [run], find_sources(paths, read), folder, read, wanted, device="cpu", **options
+        [run], find_sources(paths, read), folder, read, wanted, engine=CPU, **options
     )
 
 
@@ -453,7 +455,7 @@ def test_what_concerns_all_cases_is_said_before_the_first(
             tmp_path / "out",
             ReadOptions(),
             Wanted(),
-            device="cuda:77",
+            engine=EngineOptions(device="cuda:77"),
         )
     assert not (tmp_path / "out").exists()
 
@@ -473,7 +475,7 @@ def test_of_several_models_each_scan_gets_that_of_its_modality(
     def predict_both() -> Predicted:
         sources = find_sources([scans / "list.csv"], ReadOptions())
         return predict_scans(
-            [run, mri], sources, tmp_path / "out", ReadOptions(), Wanted(), device="cpu"
+            [run, mri], sources, tmp_path / "out", ReadOptions(), Wanted(), engine=CPU
         )
 
     first = predict_both()
@@ -494,7 +496,7 @@ def test_of_several_models_none_is_taken_for_a_scan_in_unknown_units(
     nib.save(nib.Nifti1Image(noise.transpose(), affine), tmp_path / "x.nii.gz")
     sources = find_sources([tmp_path / "x.nii.gz"], ReadOptions())
     ended = predict_scans(
-        [run, mri], sources, tmp_path / "out", ReadOptions(), Wanted(), device="cpu"
+        [run, mri], sources, tmp_path / "out", ReadOptions(), Wanted(), engine=CPU
     )
     [(_, problem)] = ended.failures
     assert problem.kind == "not-scalable"
@@ -509,7 +511,7 @@ def test_a_modality_that_is_accepted_is_read_though_no_model_was_named(
 
     def predict_default(options: ReadOptions) -> Predicted:
         return predict_scans(
-            [run], sources, tmp_path / "out", options, Wanted(), assume_modality=False, device="cpu"
+            [run], sources, tmp_path / "out", options, Wanted(), assume_modality=False, engine=CPU
         )
 
     [(_, problem)] = predict_default(ReadOptions(modality="MRI")).failures

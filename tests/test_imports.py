@@ -21,11 +21,20 @@ FLOW = (
         "slices",
         "metrics",
     ),
-    *("models", "training", "weights", "prediction", "evaluation", "statistics", "comparison"),
+    *(
+        "models",
+        "training",
+        "weights",
+        "engines",
+        "prediction",
+        "evaluation",
+        "statistics",
+        "comparison",
+    ),
     *("studies", "reporting", "demo", "cli", "__main__"),
 )
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
-WITH_TORCH = {"slices", "models", "training", "prediction"}
+WITH_TORCH = {"slices", "models", "training", "engines", "prediction"}
 
 
 def package(path: Path) -> str:

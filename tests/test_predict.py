@@ -11,11 +11,13 @@ from torch import nn
 from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.table import Cohort
 from hemaseg.config import IntensityConfig, ModelConfig, Recipe, RunConfig
+from hemaseg.engines.engine import TorchEngine
+from hemaseg.engines.options import EngineOptions
 from hemaseg.errors import ScanError
 from hemaseg.evaluation.scoring import evaluate_cohort
 from hemaseg.metrics.confidence import soft_overlap
 from hemaseg.models.catalogue import build_model
-from hemaseg.prediction.predict import BATCH_SIZE, predict_cohort, probabilities
+from hemaseg.prediction.predict import predict_cohort, probabilities
 from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.slices.dataset import load_slices, scaled_images
 from hemaseg.training import loop
@@ -23,6 +25,7 @@ from hemaseg.training.checkpoint import load_model, save_model
 from small_heads import write_heads
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
+CPU = EngineOptions(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +57,8 @@ class Brightness(nn.Module):
 
 def test_probabilities_lie_where_the_image_is() -> None:
     random = np.random.default_rng(0)
-    voxels = random.random((BATCH_SIZE + 3, 32, 32)).astype(np.float32)
-    found = probabilities(Brightness(), voxels, 32)
+    voxels = random.random((11, 32, 32)).astype(np.float32)
+    found = probabilities(TorchEngine(Brightness()), voxels, 32)
     assert found.shape == voxels.shape
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-(voxels - 0.5) * 20)), atol=5e-3)
 
@@ -64,7 +67,7 @@ def test_probabilities_lie_where_the_image_is() -> None:
 def test_probabilities_come_back_on_the_images_own_grid(shape: tuple[int, int]) -> None:
     voxels = np.zeros((1, *shape), np.float32)
     voxels[:, 5:20, 8:30] = 1
-    mask = probabilities(Brightness(), voxels, 64) >= 0.5
+    mask = probabilities(TorchEngine(Brightness()), voxels, 64) >= 0.5
     agreement = 2 * (mask & (voxels > 0)).sum() / (mask.sum() + (voxels > 0).sum())
     assert agreement > 0.95
 
@@ -72,7 +75,7 @@ def test_probabilities_come_back_on_the_images_own_grid(shape: tuple[int, int]) 
 def test_masks_lie_on_the_grid_of_their_files(
     run_folder: Path, cohort: Cohort, tmp_path: Path
 ) -> None:
-    cost = predict_cohort(run_folder, cohort, tmp_path, device="cpu")
+    cost = predict_cohort(run_folder, cohort, tmp_path, engine=CPU)
     assert cost.num_slices == 32
     assert cost.slices_per_s > 0
     table = pd.read_csv(tmp_path / "predictions.csv")
@@ -87,7 +90,7 @@ def test_masks_lie_on_the_grid_of_their_files(
 
 def test_prediction_repeats_to_the_bit(run_folder: Path, cohort: Cohort, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        predict_cohort(run_folder, cohort, tmp_path / name, device="cpu")
+        predict_cohort(run_folder, cohort, tmp_path / name, engine=CPU)
     for path in (tmp_path / "a").rglob("*.nii.gz"):
         other = tmp_path / "b" / path.relative_to(tmp_path / "a")
         assert path.read_bytes() == other.read_bytes()
@@ -107,8 +110,8 @@ def test_pictures_give_png_masks_and_unmarked_ones_can_be_left_out(
     mask[3:9, 3:9] = 255
     Image.fromarray(mask).save(folder / "masks/p_1.png")
     cohort = index_folder(folder)
-    predict_cohort(run_folder, cohort, tmp_path / "all", device="cpu")
-    predict_cohort(run_folder, cohort, tmp_path / "marked", device="cpu", marked_only=True)
+    predict_cohort(run_folder, cohort, tmp_path / "all", engine=CPU)
+    predict_cohort(run_folder, cohort, tmp_path / "marked", engine=CPU, marked_only=True)
     assert len(list((tmp_path / "all/p").glob("*.png"))) == 3
     assert [p.name for p in (tmp_path / "marked/p").glob("*.png")] == ["p_1.png"]
     assert read_mask(tmp_path / "marked/p/p_1.png").voxels.shape == (1, 20, 30)
@@ -118,7 +121,7 @@ def test_pictures_give_png_masks_and_unmarked_ones_can_be_left_out(
 
 def test_predicted_masks_score_what_validation_promised(tmp_path: Path) -> None:
     """Reading, scaling, order and threshold are the same in training and in prediction."""
-    write_heads(tmp_path / "heads", num_subjects=7, seed=40)
+    write_heads(tmp_path / "heads", num_subjects=7, seed=42)
     cohort = index_folder(tmp_path / "heads", modality="CT")
     training, validation = cohort.select(cohort.subjects[:4]), cohort.select(cohort.subjects[4:])
     recipe = Recipe.model_validate(
@@ -139,7 +142,7 @@ def test_predicted_masks_score_what_validation_promised(tmp_path: Path) -> None:
         tmp_path / "run",
         origin=loop.DataOrigin(cohort_sha256="", split_sha256="", fold=0),
     )
-    predict_cohort(tmp_path / "run", validation, tmp_path / "masks", device="cpu")
+    predict_cohort(tmp_path / "run", validation, tmp_path / "masks", engine=CPU)
     scores = evaluate_cohort(tmp_path / "masks", validation)
     assert record.best_validation_dice is not None
     assert record.best_validation_dice > 0.3
@@ -158,17 +161,17 @@ def test_slices_of_sagittal_scans_are_refused_not_squeezed(
     nib.save(nib.Nifti1Image(mask, affine), tmp_path / "p/p_mask.nii.gz")
     cohort = index_folder(tmp_path / "p", modality="MRI")
     with pytest.raises(ScanError, match=r"axial pixels of 1 x 5 mm, expected nearly square"):
-        predict_cohort(run_folder, cohort, tmp_path / "masks", device="cpu")
+        predict_cohort(run_folder, cohort, tmp_path / "masks", engine=CPU)
 
 
 def test_the_number_of_threads_changes_no_bit(run_folder: Path) -> None:
     network, _ = load_model(run_folder)
     voxels = np.random.default_rng(0).random((5, 40, 40)).astype(np.float32)
     before = torch.get_num_threads()
-    one = probabilities(network, voxels, 32)
+    one = probabilities(TorchEngine(network), voxels, 32)
     try:
         torch.set_num_threads(3)
-        three = probabilities(network, voxels, 32)
+        three = probabilities(TorchEngine(network), voxels, 32)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -182,7 +185,7 @@ def test_a_temperature_moves_no_pixel_across_one_half(
 ) -> None:
     network, _ = load_model(run_folder)
     voxels = np.random.default_rng(0).random((5, size, size)).astype(np.float32)
-    before, after = (probabilities(network, voxels, 32, t) for t in (1.0, temperature))
+    before, after = (probabilities(TorchEngine(network), voxels, 32, t) for t in (1.0, temperature))
     cut = float(np.median(before))
     assert 0.0 < cut < 1.0
     np.testing.assert_array_equal(before >= 0.5, after >= 0.5)
@@ -191,7 +194,7 @@ def test_a_temperature_moves_no_pixel_across_one_half(
 
 def test_on_the_networks_own_grid_a_temperature_divides_the_logits() -> None:
     voxels = np.random.default_rng(0).random((2, 32, 32)).astype(np.float32)
-    found = probabilities(Brightness(), voxels, 32, 4.0)
+    found = probabilities(TorchEngine(Brightness()), voxels, 32, 4.0)
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-(voxels - 0.5) * 5)), atol=5e-3)
 
 
@@ -199,10 +202,10 @@ def test_confidence_is_that_of_the_subject(
     run_folder: Path, cohort: Cohort, tmp_path: Path
 ) -> None:
     network, record = load_model(run_folder)
-    predict_cohort(run_folder, cohort, tmp_path, device="cpu")
+    predict_cohort(run_folder, cohort, tmp_path, engine=CPU)
     table = pd.read_csv(tmp_path / "predictions.csv").set_index("subject")
     for image in scaled_images(cohort, record.intensity):
-        found = probabilities(network, image.voxels, record.image_size)
+        found = probabilities(TorchEngine(network), image.voxels, record.image_size)
         expected = soft_overlap(found, found >= 0.5).confidence
         assert table.loc[image.case.subject, "confidence"] == pytest.approx(
             expected, abs=1e-4, nan_ok=True

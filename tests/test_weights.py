@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from command_line import Verb, files
 from hemaseg import weights
 from hemaseg.config import IntensityConfig, ModelConfig
+from hemaseg.engines.engine import load_engine
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256
 from hemaseg.metrics.overlap import dice
@@ -330,9 +331,9 @@ def test_a_card_says_what_was_measured(name: str) -> None:
 
 
 def found(voxels: NDArray[Any], modality: str) -> NDArray[np.bool_]:
-    network, record = load_model(model_folder())
+    engine, record = load_engine(model_folder())
     scale = intensity_range(voxels, modality, record.intensity, name="a head")
-    p = probabilities(network, scale.scale(voxels), record.image_size, record.temperature)
+    p = probabilities(engine, scale.scale(voxels), record.image_size, record.temperature)
     return np.asarray(p >= record.threshold)
 
 

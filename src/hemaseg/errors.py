@@ -6,6 +6,7 @@
     |-- CohortError        a folder or table of cases
     |-- SplitError         a split into training, validation and test
     |-- CheckpointError    a run folder or its weights
+    |-- EngineError        a network that an engine cannot run
     |-- TrainingError      a run that cannot start or go on
     |-- EvaluationError    masks that cannot be scored
     `-- ComparisonError    scores that cannot be compared
@@ -46,6 +47,10 @@ class SplitError(HemasegError):
 
 class CheckpointError(HemasegError):
     """A run folder is incomplete, damaged or of another kind."""
+
+
+class EngineError(HemasegError):
+    """An engine is not installed, or cannot run this network on this device."""
 
 
 class TrainingError(HemasegError):

@@ -19,6 +19,19 @@ class Network(nn.Module):
     stride: ClassVar[int]
     """H and W must be multiples of it."""
 
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits `(N, 1, H, W)` of images `(N, 1, H, W)`.
+
+        Raises:
+            ValueError: If H or W is no multiple of `stride`.
+        """
+        check_image_size(image.shape[-2], image.shape[-1], self.stride)
+        return self.logits(image)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """What a network computes: layers alone, no branch that depends on the image."""
+        raise NotImplementedError
+
 
 def check_image_size(height: int, width: int, stride: int) -> None:
     """Refuse an image that the network cannot halve often enough.
@@ -103,9 +116,8 @@ class SixLevelUNet(Network):
         self.decoder = nn.ModuleList(stage(2 * width, width) for width in deep_to_shallow)
         self.head = nn.Conv2d(base_width, 1, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def logits(self, image: Tensor) -> Tensor:
         """Logits `(N, 1, H, W)` of images `(N, 1, H, W)`; H and W multiples of 32."""
-        check_image_size(image.shape[-2], image.shape[-1], self.stride)
         x = self.stem(image)
         skips: list[Tensor] = []
         for stage in self.encoder:

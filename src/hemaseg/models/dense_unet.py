@@ -22,7 +22,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from hemaseg.models.blocks import Network, check_image_size, require_width
+from hemaseg.models.blocks import Network, require_width
 
 NUM_LAYERS = (3, 6, 12, 8)
 """Layers of the four dense blocks, from the shallowest to the deepest."""
@@ -181,9 +181,8 @@ class DenseUNet(Network):
         for part in dense_parts:
             part.apply(_initialise_by_fan_out)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def logits(self, image: Tensor) -> Tensor:
         """Logits `(N, 1, H, W)` of images `(N, 1, H, W)`; H and W multiples of 16."""
-        check_image_size(image.shape[-2], image.shape[-1], self.stride)
         x = self.first(image)
         skips: list[Tensor] = []
         for stage, transition in zip(self.encoder, self.transition, strict=True):

@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hemaseg.models.blocks import DoubleConv, Network, check_image_size, require_width
+from hemaseg.models.blocks import DoubleConv, Network, require_width
 
 
 class TextbookUNet(Network):
@@ -45,9 +45,8 @@ class TextbookUNet(Network):
         self.decoder = nn.ModuleList(DoubleConv(2 * width, width) for width in deep_to_shallow)
         self.head = nn.Conv2d(base_width, 1, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def logits(self, image: Tensor) -> Tensor:
         """Logits `(N, 1, H, W)` of images `(N, 1, H, W)`; H and W multiples of 16."""
-        check_image_size(image.shape[-2], image.shape[-1], self.stride)
         x = image
         skips: list[Tensor] = []
         for stage in self.encoder:

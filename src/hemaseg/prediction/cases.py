@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
+from hemaseg.engines.engine import Engine, load_engine
+from hemaseg.engines.options import EngineOptions
 from hemaseg.errors import CheckpointError, ConfigError, ScanError
 from hemaseg.files import file_sha256
 from hemaseg.intake.checking import problem_of
@@ -38,8 +39,8 @@ from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import Finding, ReadOptions, Screen
 from hemaseg.slices.appearance import unlike_training
 from hemaseg.slices.intensity import intensity_range
-from hemaseg.training.checkpoint import MODEL, ModelRecord, load_model, write_record
-from hemaseg.training.device import choose_device, is_out_of_memory, memory_format
+from hemaseg.training.checkpoint import MODEL, ModelRecord, write_record
+from hemaseg.training.device import is_out_of_memory
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a case, and the numbers of cases done and to do."""
@@ -70,7 +71,7 @@ def predict_scans(
     wanted: Wanted,
     *,
     assume_modality: bool = True,
-    device: str = "auto",
+    engine: EngineOptions | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Predicted:
@@ -89,20 +90,21 @@ def predict_scans(
         assume_modality: Whether a scan whose modality nobody knows is taken for that of the only
             network. If not, or if there are several networks, 8-bit pictures are taken for that of
             the first one, and other such scans are refused: their units decide what is seen.
-        device: As in `RunConfig`.
+        engine: What computes, where and how exactly.
         force: Whether files in the place of a case are replaced.
         progress: Called before each case and at the end.
 
     Raises:
         CheckpointError: A run folder is incomplete or damaged, or its network gives no numbers.
         ConfigError: The device does not exist, or the folder holds another table or BIDS dataset.
+        EngineError: The engine cannot run this network on this device.
         OSError: The table cannot be written.
         KeyboardInterrupt: The table lists the cases that were done; the same call goes on.
     """
     predictors = [
         _Predictor(
             *(run_folder, folder, options, wanted),
-            device=device,
+            engine=engine or EngineOptions(),
             force=force,
             assume_modality=assume_modality and len(run_folders) == 1,
         )
@@ -175,32 +177,30 @@ class _Predictor:
         options: ReadOptions,
         wanted: Wanted,
         *,
-        device: str,
+        engine: EngineOptions,
         force: bool,
         assume_modality: bool,
     ) -> None:
         self._assume_modality = assume_modality
-        self._run_folder, self._device = run_folder, device
+        self._run_folder, self._engine = run_folder, engine
         self._folder, self._options, self._wanted, self._force = folder, options, wanted, force
-        self._loaded: tuple[nn.Module, ModelRecord] | None = None
+        self._loaded: tuple[Engine, ModelRecord] | None = None
 
     @cached_property
     def model_sha256(self) -> str:
         """Hash of the model's record, which has that of its weights."""
         return file_sha256(self._run_folder / MODEL)
 
-    def load(self) -> tuple[nn.Module, ModelRecord]:
-        """The network on its device, and how to use it.
+    def load(self) -> tuple[Engine, ModelRecord]:
+        """What runs the network, and how to use it.
 
         Raises:
             CheckpointError: The run folder is incomplete or damaged.
             ConfigError: The device does not exist.
+            EngineError: The engine cannot run this network on this device.
         """
         if self._loaded is None:
-            network, record = load_model(self._run_folder)
-            target = choose_device(self._device)
-            network = network.to(target, memory_format=memory_format(target))  # type: ignore[call-overload]
-            self._loaded = network, record
+            self._loaded = load_engine(self._run_folder, self._engine)
         return self._loaded
 
     def has_begun(self, source: Source, places: Places) -> bool:
@@ -238,6 +238,7 @@ class _Predictor:
             name=source.name,
             input=source.shown,
             task=task,
+            engine=self.load()[0].name,
             files=[],
             modality=case.scan.modality,
             findings=[],
@@ -314,13 +315,14 @@ class _Predictor:
                 **asdict(self._wanted),
                 "accept": sorted(self._options.accept),
                 "modality": source.modality or self._options.modality,
+                "precision": self._engine.precision,
             },
         )
 
     def _probabilities(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
-            network, model = self.load()
-            found = probabilities(network, scaled, model.image_size, model.temperature)
+            engine, model = self.load()
+            found = probabilities(engine, scaled, model.image_size, model.temperature)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise MemoryError from error

@@ -19,31 +19,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from hemaseg.cohorts.table import Cohort
+from hemaseg.engines.engine import Engine, load_engine
+from hemaseg.engines.options import EngineOptions
 from hemaseg.files import write_text
 from hemaseg.metrics.confidence import SoftOverlap, soft_overlap
 from hemaseg.prediction.paths import prediction_paths
 from hemaseg.scans.images import write_mask
 from hemaseg.slices.dataset import fit_back, fit_to_square, scaled_images
-from hemaseg.training.checkpoint import load_model
-from hemaseg.training.device import choose_device, deterministic, memory_format
+from hemaseg.training.device import deterministic
 
 COLUMNS = ["subject", "slice", "image", "reference", "prediction", "confidence"]
 """Of `predictions.csv`."""
-
-BATCH_SIZE = 8
-"""Slices per call of the network; batch norm is in evaluation mode, so masks do not depend on
-it."""
-
-CPU_BATCH_SIZE = 1
-"""On a CPU, where the tensors of several slices fit neither into caches nor into what malloc keeps:
-DR U-Net takes twice as long per slice in batches of 8."""
-
-MAX_WORKERS = 8
-"""Slices that a CPU works on at a time; DR U-Net takes about 150 MiB for each."""
-
 
 _BELOW_HALF = float(np.nextafter(np.float32(0.5), np.float32(0)))
 
@@ -71,7 +60,7 @@ def predict_cohort(
     cohort: Cohort,
     folder: Path,
     *,
-    device: str = "auto",
+    engine: EngineOptions | None = None,
     marked_only: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> PredictionCost:
@@ -84,31 +73,30 @@ def predict_cohort(
         run_folder: What `hemaseg train` wrote.
         cohort: The images; their references, if any, are not looked at.
         folder: Masks go to `folder/SUBJECT/NAME`; see `paths.prediction_path`.
-        device: As in `RunConfig`.
+        engine: What computes, where and how exactly.
         marked_only: Whether to leave out images without reference (they cannot be scored).
         progress: Called with the numbers of image files done and to do.
 
     Raises:
         CheckpointError: If the run folder is incomplete or damaged.
         CohortError, ScanError, ConfigError: If an image cannot be read, scaled or written.
+        EngineError: The engine cannot run this network on this device.
     """
-    network, record = load_model(run_folder)
+    chosen, record = load_engine(run_folder, engine)
     sums: dict[str, SoftOverlap] = defaultdict(SoftOverlap)
-    target = choose_device(device)
-    network = network.to(target, memory_format=memory_format(target))  # type: ignore[call-overload]
     wanted = [case for case in cohort.images if case.is_marked or not marked_only]
     path_of = dict(zip((case.id for case in wanted), prediction_paths(folder, wanted), strict=True))
     num_slices, network_s = 0, 0.0
     rows: list[dict[str, object]] = []
     # The first call of a network prepares kernels; it shall not count as its speed.
     size = record.image_size
-    probabilities(network, np.zeros((1, size, size), np.float32), size)
+    probabilities(chosen, np.zeros((1, size, size), np.float32), size)
     for image in scaled_images(cohort, record.intensity):
         case = image.case
         if case.id not in path_of:
             continue
         start = time.perf_counter()
-        found = probabilities(network, image.voxels, size, record.temperature)
+        found = probabilities(chosen, image.voxels, size, record.temperature)
         mask = found >= record.threshold
         network_s += time.perf_counter() - start
         num_slices += len(mask)
@@ -139,12 +127,12 @@ def predict_cohort(
 
 
 def probabilities(
-    network: nn.Module, voxels: NDArray[np.float32], image_size: int, temperature: float = 1.0
+    engine: Engine, voxels: NDArray[np.float32], image_size: int, temperature: float = 1.0
 ) -> NDArray[np.float32]:
     """Probability of lesion for each pixel of a stack.
 
     Args:
-        network: In evaluation mode, giving logits.
+        engine: Images to logits.
         voxels: `(K, H, W)` in [0, 1].
         image_size: Rows and columns that the network sees; slices are fitted to it and back.
         temperature: What logits are divided by, above 0. No pixel changes sides of 0.5 by it, to
@@ -154,13 +142,11 @@ def probabilities(
     Returns:
         `(K, H, W)` in [0, 1].
     """
-    device = next(network.parameters()).device
 
     @torch.inference_mode()
     def of_batch(batch: Tensor) -> Tensor:
         # Rounded as the training slices are stored, so that both see the same values.
-        images = fit_to_square(batch, image_size).to(torch.float16).float().to(device)
-        logits = network(images.contiguous(memory_format=memory_format(device))).float()
+        logits = engine(fit_to_square(batch, image_size).to(torch.float16).float())
         found = fit_back(logits.sigmoid().cpu(), *voxels.shape[1:])[:, 0]
         if temperature == 1:
             return found
@@ -168,19 +154,14 @@ def probabilities(
         above, below = calibrated.clamp_min(0.5), calibrated.clamp_max(_BELOW_HALF)
         return torch.where(found >= 0.5, above, below)
 
-    stack = torch.from_numpy(voxels)[:, None]
+    batches = torch.from_numpy(voxels)[:, None].split(engine.batch_size)
     with deterministic(True):
-        if device.type != "cpu":
-            parts = [of_batch(batch) for batch in stack.split(BATCH_SIZE)]
-        else:
-            # One thread for each slice, not all threads for one: they would wait for each other
-            # after every layer, which takes many times as long where another program keeps a core.
-            num_workers = min(torch.get_num_threads(), MAX_WORKERS)
-            with ThreadPoolExecutor(
-                num_workers, initializer=torch.set_num_threads, initargs=(1,)
-            ) as pool:
-                parts = list(pool.map(of_batch, stack.split(CPU_BATCH_SIZE)))
-    return torch.cat(parts).numpy()
+        if engine.num_workers == 1:
+            return torch.cat([of_batch(batch) for batch in batches]).numpy()
+        with ThreadPoolExecutor(
+            engine.num_workers, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            return torch.cat(list(pool.map(of_batch, batches))).numpy()
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -59,6 +59,8 @@ class CaseRecord(Section):
     name: str
     input: str
     task: Task
+    engine: str = ""
+    """What ran the network: torch or openvino."""
     files: list[str]
     """Relative to the output folder, the record itself left out."""
     modality: str

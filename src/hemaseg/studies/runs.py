@@ -155,6 +155,7 @@ def _train(run: PlannedRun, selected: Parts, split: Split, report: Report) -> No
 
 
 def _predict(run: PlannedRun, test: Cohort, report: Report) -> None:
+    from hemaseg.engines.options import EngineOptions
     from hemaseg.prediction.predict import predict_cohort
     from hemaseg.training.checkpoint import RUN, RunRecord, read_record, write_record
 
@@ -162,7 +163,8 @@ def _predict(run: PlannedRun, test: Cohort, report: Report) -> None:
         run.folder,
         test,
         run.list_of_predictions.parent,
-        device=run.config.device,
+        # Plain PyTorch, as for training: times and scores compare networks, not engines.
+        engine=EngineOptions("torch", device=run.config.device),
         marked_only=True,
         progress=lambda done, total: report(f"predicting, image {done}/{total}", 1.0),
     )

@@ -1,0 +1,1 @@
+"""What computes a trained network's logits: PyTorch, or OpenVINO where it is installed."""
