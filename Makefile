@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-slow check format clean
+.PHONY: setup demo test test-slow bench check format clean
 
 setup: $(READY)
 
@@ -22,6 +22,11 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# MONAI is for its row of the table alone.
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[bench]'
+	$(BIN)/hemaseg bench
 
 check: $(READY)
 	$(BIN)/ruff check .

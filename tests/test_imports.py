@@ -31,10 +31,10 @@ FLOW = (
         "statistics",
         "comparison",
     ),
-    *("studies", "reporting", "demo", "cli", "__main__"),
+    *("studies", "reporting", "demo", "benchmark", "cli", "__main__"),
 )
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
-WITH_TORCH = {"slices", "models", "training", "engines", "prediction"}
+WITH_TORCH = {"slices", "models", "training", "engines", "prediction", "benchmark"}
 
 
 def package(path: Path) -> str:
@@ -115,6 +115,10 @@ def test_every_module_has_its_test_file() -> None:
         "textbook_unet": "models",
         "unet": "models",
         "__main__": "cli",
+        "benchmark": "bench",
+        "ceilings": "bench",
+        "contenders": "bench",
+        "worker": "bench",
         "comparing": "cli",
         "phantoms": "cli",
         "program": "cli",

@@ -1,0 +1,1 @@
+"""How fast networks run here, against the machine's limits and other ways to run them."""

@@ -1,0 +1,294 @@
+"""All contenders on all networks, in turns, so that a slow moment of the machine hits all alike."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import shorten
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hemaseg.benchmark.ceilings import Ceilings, measure_ceilings
+from hemaseg.benchmark.contenders import CONTENDERS, Contender
+from hemaseg.config import IntensityConfig, ModelConfig
+from hemaseg.metrics.overlap import dice
+from hemaseg.models.catalogue import build_model
+from hemaseg.models.cost import num_multiply_adds
+from hemaseg.phantoms.heads import HeadOptions, synthesise
+from hemaseg.slices.dataset import fit_to_square
+from hemaseg.slices.intensity import intensity_range
+from hemaseg.training.checkpoint import ModelRecord, load_model, save_model
+
+UNTRAINED_SIZE = 256
+"""Rows and columns that networks with random weights are run at."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender on one network.
+
+    Attributes:
+        model: As the user named it.
+        contender: Its name.
+        precision: What it computes in.
+        problem: Why there are no figures; empty if there are.
+        load_s: From the weights on disk to what can run.
+        first_s: The first slice.
+        slice_ms: Median over the turns, milliseconds per slice.
+        fastest_ms, slowest_ms: Of the turns.
+        ratio: Of the first contender's median to this one's: how many times as fast.
+        peak_mib: Of its process.
+        roofline: Share of the machine's arithmetic rate in this precision.
+        flipped: Share of mask pixels that differ from the first contender's.
+        dice: Of both masks.
+        volume_error: Difference of the number of mask pixels, as a share.
+    """
+
+    model: str
+    contender: str
+    precision: str
+    problem: str = ""
+    load_s: float | None = None
+    first_s: float | None = None
+    slice_ms: float | None = None
+    fastest_ms: float | None = None
+    slowest_ms: float | None = None
+    ratio: float | None = None
+    peak_mib: float | None = None
+    roofline: float | None = None
+    flipped: float | None = None
+    dice: float | None = None
+    volume_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured.
+
+    Attributes:
+        ceilings: Of the machine.
+        num_slices: Of each pass.
+        num_turns: Passes of each contender.
+        results: Network by network, contenders in their order.
+    """
+
+    ceilings: Ceilings
+    num_slices: int
+    num_turns: int
+    results: tuple[Result, ...]
+
+    def to_json(self) -> str:
+        """All of it."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def run_benchmark(
+    models: Sequence[tuple[str, Path | None]],
+    *,
+    num_slices: int = 16,
+    num_turns: int = 5,
+    contenders: Sequence[Contender] = CONTENDERS,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Benchmark:
+    """Measure every contender on every network.
+
+    Slices are of a synthetic head, scaled as the network wants them. The mask of a network without
+    training is the twentieth of pixels with the highest logits: as many lie near its border as of
+    any mask of that size.
+
+    Args:
+        models: Names, and the run folders of them; None for a network of the catalogue with random
+            weights, whose batch norms are fitted to the slices.
+        num_slices: Of a pass.
+        num_turns: Passes of each contender.
+        contenders: Who runs them.
+        progress: Called with what is done, and the numbers of passes done and to do.
+
+    Raises:
+        CheckpointError: A run folder is damaged.
+    """
+    ceilings = measure_ceilings()
+    results: list[Result] = []
+    with TemporaryDirectory() as name:
+        for number, (model, run_folder) in enumerate(models):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            inputs = _write_inputs(folder, model, run_folder, num_slices)
+            workers = [
+                _Worker(one, inputs, folder / f"{index}.npy", ceilings.num_threads)
+                for index, one in enumerate(contenders)
+            ]
+            for turn in range(num_turns):
+                for worker in workers:
+                    worker.run()
+                if progress is not None:
+                    progress(model, number * num_turns + turn + 1, len(models) * num_turns)
+            for worker in workers:
+                worker.end()
+            results += _results(model, inputs, workers, ceilings)
+    return Benchmark(ceilings, num_slices, num_turns, tuple(results))
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What all contenders get."""
+
+    run_folder: Path
+    model: ModelRecord
+    images_file: Path
+    num_slices: int
+    multiply_adds: int
+
+
+def _write_inputs(folder: Path, name: str, run_folder: Path | None, num_slices: int) -> _Inputs:
+    """Slices of a synthetic head as the network wants them, and a run folder for it."""
+    if run_folder is None:
+        images = _slices("CT", IntensityConfig(), UNTRAINED_SIZE, num_slices)
+        run_folder = folder
+        _save_untrained(folder, name, images)
+    network, record = load_model(run_folder)
+    images = _slices(record.modality or "CT", record.intensity, record.image_size, num_slices)
+    np.save(folder / "images.npy", images.numpy())
+    multiply_adds = num_multiply_adds(network, record.image_size)
+    return _Inputs(run_folder, record, folder / "images.npy", num_slices, multiply_adds)
+
+
+def _slices(modality: str, scaling: IntensityConfig, size: int, num_slices: int) -> Tensor:
+    """`(num_slices, 1, size, size)` of a synthetic head with a hematoma, in [0, 1]."""
+    kind: Literal["CT", "MRI"] = "MRI" if modality == "MRI" else "CT"
+    options = HeadOptions(kind, num_slices=num_slices, num_hematomas=1, volume_ml=40.0)
+    head = synthesise(1, options)
+    voxels = intensity_range(head.voxels, kind, scaling, name="synthetic head").scale(head.voxels)
+    return fit_to_square(torch.from_numpy(voxels)[:, None], size).to(torch.float16).float()
+
+
+def _save_untrained(folder: Path, name: str, images: Tensor) -> None:
+    """A run folder of random weights whose batch norms fit the images, and a twentieth is mask."""
+    torch.manual_seed(0)
+    network = build_model(name)
+    with torch.no_grad():
+        for _ in range(4):
+            network.train()(images[:4])
+        found = network.eval()(images).sigmoid()
+    save_model(
+        folder,
+        network,
+        ModelConfig(name=name),
+        image_size=images.shape[-1],
+        intensity=IntensityConfig(),
+        threshold=float(np.quantile(found.numpy(), 0.95)),
+        modality="CT",
+    )
+
+
+class _Worker:
+    """The process of one contender, see `worker`."""
+
+    def __init__(self, one: Contender, inputs: _Inputs, logits: Path, num_threads: int) -> None:
+        self.contender, self.logits = one, logits
+        self.problem, self.start, self.end_state = "", dict[str, float](), dict[str, float]()
+        self.passes_s: list[float] = []
+        if missing := one.missing():
+            self.problem = f"{', '.join(missing)} not installed"
+            return
+        self._log = logits.with_suffix(".log")
+        arguments = (one.name, one.precision, inputs.run_folder, inputs.images_file, logits)
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hemaseg.benchmark.worker"]
+                + [str(argument) for argument in (*arguments, num_threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        # One worker gets ready at a time, so that none measures another's start.
+        self.start = self._answer()
+
+    def run(self) -> None:
+        """A pass over all images."""
+        if not self.problem:
+            self._tell("run\n")
+            self.passes_s += [value for value in self._answer().values() if not self.problem]
+
+    def end(self) -> None:
+        """The logits are on disk after this."""
+        if not self.problem:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self.end_state = self._answer()
+            self._close()
+
+    def _close(self) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+        self._process.wait()
+
+    def _tell(self, text: str) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # its end is noticed when it does not answer
+            self._process.stdin.write(text)
+            self._process.stdin.flush()
+
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            answer: dict[str, float] = json.loads(line)
+            return answer
+        self._close()
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        self.problem = shorten(lines[-1] if lines else "ended without a word", 100)
+        return {}
+
+
+def _results(
+    model: str, inputs: _Inputs, workers: Sequence[_Worker], ceilings: Ceilings
+) -> list[Result]:
+    """The figures of the contenders on one network; the first one is what masks are compared to."""
+    first_mask: NDArray[np.bool_] | None = None
+    first_s: float | None = None
+    results = []
+    for worker in workers:
+        one = worker.contender
+        if worker.problem:
+            results.append(Result(model, one.name, one.precision, worker.problem))
+            continue
+        logits = torch.from_numpy(np.load(worker.logits))
+        probabilities = (logits / inputs.model.temperature).sigmoid()
+        mask = (probabilities >= inputs.model.threshold).numpy()
+        pass_s = statistics.median(worker.passes_s)
+        if first_mask is None or first_s is None:
+            first_mask, first_s = mask, pass_s
+        per_slice_ms = 1000 / inputs.num_slices
+        gflops = 2 * inputs.multiply_adds * inputs.num_slices / pass_s / 1e9
+        results.append(
+            Result(
+                model,
+                one.name,
+                one.precision,
+                load_s=worker.start["load_s"],
+                first_s=worker.start["first_s"],
+                slice_ms=pass_s * per_slice_ms,
+                fastest_ms=min(worker.passes_s) * per_slice_ms,
+                slowest_ms=max(worker.passes_s) * per_slice_ms,
+                ratio=first_s / pass_s,
+                peak_mib=worker.end_state["peak_mib"],
+                roofline=gflops / ceilings.gflops(one.precision),
+                flipped=float((mask != first_mask).mean()),
+                dice=dice(mask, first_mask),
+                volume_error=float(mask.sum() / first_mask.sum() - 1),
+            )
+        )
+    return results

@@ -1,0 +1,109 @@
+"""Verbs about what runs a network: how fast, and elsewhere."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hemaseg.cli.program import AsJson, Force, app, progress_bar, require_free
+
+_COLUMNS = (
+    ("network", "model", "<"),
+    ("run by", "contender", "<"),
+    ("in", "precision", "<"),
+    ("ms/slice", "slice_ms", ".1f"),
+    ("from", "fastest_ms", ".1f"),
+    ("to", "slowest_ms", ".1f"),
+    ("times as fast", "ratio", ".2f"),
+    ("of limit", "roofline", ".0%"),
+    ("load s", "load_s", ".2f"),
+    ("first s", "first_s", ".2f"),
+    ("peak MiB", "peak_mib", ".0f"),
+    ("flipped", "flipped", ".1e"),
+    ("Dice", "dice", ".5f"),
+    ("volume", "volume_error", "+.3%"),
+)
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Network, run folder, or weights that ship; several times for several.",
+        ),
+    ] = None,
+    num_slices: Annotated[int, typer.Option("--slices", min=2, help="Of each pass.")] = 16,
+    num_turns: Annotated[int, typer.Option("--turns", min=1, help="Passes of each.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast networks predict on this CPU, and other ways to run them."""
+    from hemaseg.benchmark.bench import run_benchmark
+    from hemaseg.models.catalogue import MODELS
+    from hemaseg.weights import model_folder
+
+    names = model or ["ct", "dr_unet", "unet", "dense_unet"]
+    models = [(name, None if name in MODELS else model_folder(name)) for name in names]
+    with progress_bar() as show:
+        found = run_benchmark(models, num_slices=num_slices, num_turns=num_turns, progress=show)
+    if as_json:
+        typer.echo(found.to_json())
+        return
+    limits = found.ceilings
+    typer.echo(
+        f"{limits.num_threads} threads. Matrix products, convolutions: "
+        + "; ".join(
+            f"{limits.matrix_gflops[kind]:.0f}, {limits.convolution_gflops[kind]:.0f} GFLOP/s in "
+            f"{kind}"
+            for kind in limits.matrix_gflops
+        )
+        + f". Memory: {limits.bandwidth_gb_per_s:.0f} GB/s."
+    )
+    typer.echo(f"Medians of {found.num_turns} turns of {found.num_slices} slices.")
+    typer.echo("| " + " | ".join(title for title, _, _ in _COLUMNS) + " |")
+    typer.echo("|" + "".join(" --- |" if form == "<" else " ---: |" for _, _, form in _COLUMNS))
+    for result in found.results:
+        cells = [_cell(getattr(result, key), form) for _, key, form in _COLUMNS]
+        if result.problem:
+            cells[3:] = [result.problem, *[""] * (len(cells) - 4)]
+        typer.echo("| " + " | ".join(cells) + " |")
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Run folder of hemaseg train, or name of weights that ship."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")],
+    file_format: Annotated[str, typer.Option("--format", help="onnx, openvino or torch.")],
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Write a network for other software, once its masks there are found to be ours."""
+    from hemaseg.engines.export import export_model, files_of
+    from hemaseg.weights import model_folder
+
+    run_folder = model_folder(model)
+    for file in files_of(run_folder, file_format, output):
+        require_free(file, force)
+    made = export_model(run_folder, file_format, output)
+    if as_json:
+        typer.echo(json.dumps(asdict(made) | {"files": [str(file) for file in made.files]}))
+        return
+    typer.echo(
+        f"{', '.join(map(str, made.files))}: {made.flipped:.1e} of {made.num_pixels:,} mask pixels "
+        "differ from ours. Images and threshold: see the JSON file. Research use only; not a "
+        "medical device."
+    )
+
+
+def _cell(value: object, form: str) -> str:
+    if value is None:
+        return "-"
+    return format(value, "" if form == "<" else form)
