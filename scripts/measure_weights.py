@@ -25,6 +25,7 @@ bound of false alarms.
 import argparse
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from torch import nn
 
 from hemaseg.cohorts.split import parts, read_split
 from hemaseg.cohorts.table import read_cohort
+from hemaseg.errors import HemasegError
 from hemaseg.metrics.confidence import SoftOverlap, soft_overlap
 from hemaseg.metrics.lesions import label_lesions
 from hemaseg.metrics.overlap import dice
@@ -427,7 +429,10 @@ def main() -> None:
         parser.error("--first-seed, --num-heads: expected 0 or more")
     if options.min_lesion_ml and options.without:
         parser.error("--without: has no volumes in mL. Leave out, or leave out --min-lesion-ml.")
-    measure(options)
+    try:
+        measure(options)
+    except (HemasegError, OSError) as error:
+        sys.exit(f"measure_weights: {error}")
 
 
 if __name__ == "__main__":

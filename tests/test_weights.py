@@ -391,6 +391,62 @@ def test_limits_side_by_side() -> None:
     assert summary["removed_ml"].tolist() == [0, 0.01, 0.29]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("nowhere", "measure_weights: nowhere: no such folder"),
+        ("{run} --sich nowhere.csv", "measure_weights: nowhere.csv: cannot be read"),
+        ("{run} --sich {run}/model.json", "measure_weights: {run}/model.json: columns"),
+        ("{damaged}", "measure_weights: {damaged}/weights.safetensors: SHA-256"),
+        ("{run} --min-lesion-ml nan", "nan: expected mL from 0 upward"),
+        ("{run} --min-lesion-ml 0.1;2", "0.1;2: expected mL from 0 upward"),
+        ("{run} --num-heads -1", "--num-heads: expected 0 or more"),
+        ("{run} --without x.csv --min-lesion-ml 1", "--without: has no volumes in mL"),
+    ],
+)
+def test_wrong_input_of_measuring_is_said(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    message: str,
+) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / MODEL).write_bytes((run / MODEL).read_bytes())
+    (damaged / WEIGHTS).write_bytes((run / WEIGHTS).read_bytes()[:-100])
+    given = arguments.format(run=run, damaged=damaged).split()
+    ended = run_script("measure_weights", monkeypatch, *given, "-o", tmp_path / "out")
+    said = ended if isinstance(ended, str) else capsys.readouterr().err
+    assert ended is not None
+    assert message.format(run=run, damaged=damaged) in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--heads nowhere.csv --recipe {recipe}", "train_weights: nowhere.csv: cannot be read"),
+        ("--heads {recipe} --recipe {recipe}", "train_weights: {recipe}: columns"),
+        ("--heads nowhere.csv --recipe none.toml", "train_weights: none.toml: no such file"),
+        ("--heads nowhere.csv --recipe {recipe} --seed -1", "train_weights: options: seed is -1"),
+        ("--heads nowhere.csv --recipe {recipe} --model u", "invalid choice: 'u'"),
+    ],
+)
+def test_wrong_input_of_training_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    message: str,
+) -> None:
+    recipe = SCRIPT.parents[1] / "configs" / "weights" / "ct-192.toml"
+    given = arguments.format(recipe=recipe).split()
+    ended = run_script("train_weights", monkeypatch, *given, "-o", tmp_path / "out")
+    said = ended if isinstance(ended, str) else capsys.readouterr().err
+    assert message.format(recipe=recipe) in said
+
+
 # What they find
 
 
