@@ -8,27 +8,45 @@ row per subject (`sich.csv`, `heads.csv`), `summary.csv`, and pictures of the sy
 the lowest Dice and of the first ones (`worst.png`, `examples.png`); scans of patients are not
 shown.
 
+    python scripts/measure_weights.py RUN --sich sich.csv --part validation --first-seed 950000
+        --num-heads 40 --min-lesion-ml 0,0.02,0.05,0.1,0.2,0.5 -o results/weights/NAME
+
+asks instead what `hemaseg predict --min-lesion-ml` would change: every scan is predicted once and
+cleaned with each limit, and `cleanup.csv` alone is written, a row per set and limit. Choose on
+other heads and patients than those of the card. ct-phe-sich has no spacing, so that the volumes
+there are **assumed**: `SICH_MM` is what would be usual for its stacks of 24 to 32 slices of
+256x256 pixels (a field of view of 230 mm, slices of 5 mm).
+
 On ct-phe-sich Dice is pooled over the slices of a subject that have a silver mask. Its other slices
 are not proof of no blood, so the share of them with at least `MIN_PIXELS` marked pixels is an upper
 bound of false alarms.
 """
 
 import argparse
+import itertools
 import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import stats
 
 from hemaseg.cohorts.split import parts, read_split
 from hemaseg.cohorts.table import read_cohort
 from hemaseg.engines.engine import Engine, load_engine
+from hemaseg.errors import HemasegError
 from hemaseg.metrics.confidence import SoftOverlap, soft_overlap
+from hemaseg.metrics.lesions import label_lesions
 from hemaseg.metrics.overlap import dice
 from hemaseg.phantoms.heads import Head, HeadOptions, synthesise
+from hemaseg.prediction.cleanup import remove_small_lesions
 from hemaseg.prediction.predict import probabilities
 from hemaseg.slices.dataset import scaled_images
 from hemaseg.slices.intensity import intensity_range
@@ -39,7 +57,10 @@ FIRST_SEED = 900_000
 """Of the heads for measuring; training takes seeds far below."""
 MIN_PIXELS = 10
 """A slice is a false alarm from as many marked pixels (of 256x256) on; fewer are called noise."""
-MIN_LESION_ML = 1.0
+LARGE_ML = 1.0
+"""From this volume on a lesion of a synthetic head is expected to be found."""
+SICH_MM = (5.0, 0.9, 0.9)
+"""Assumed distance of slices, rows and columns of ct-phe-sich, whose pictures do not say it."""
 CARD_COLUMNS = {
     "num_subjects": "subjects",
     "median_dice": "median Dice",
@@ -52,55 +73,95 @@ CARD_COLUMNS = {
     "spearman_of_confidence": "rank correlation of confidence with Dice",
 }
 """Columns of `summary.csv` and their names in the card."""
+CLEANUP_COLUMNS = {
+    "min_lesion_ml": "smallest lesion kept (mL)",
+    "median_dice": "median Dice",
+    "mean_dice": "mean Dice",
+    "num_higher_dice": "Dice higher",
+    "num_lower_dice": "Dice lower",
+    "lesion_sensitivity": "found of lesions from 1 mL",
+    "num_found_small_lesions": "smaller lesions found",
+    "alarm_share": "slices without blood that are marked",
+    "num_removed_lesions": "predicted lesions removed",
+}
+"""Columns of `cleanup.csv` that are printed."""
+CLEANUP_ALONE = (
+    *("min_lesion_ml", "num_removed_lesions", "removed_ml"),
+    *("num_small_lesions", "num_found_small_lesions"),
+)
+"""Columns of a row that no table of the card has."""
 
 
-def segment(
-    network: Engine, model: ModelRecord, voxels: NDArray[np.float32]
-) -> tuple[NDArray[np.bool_], SoftOverlap]:
-    """The mask of scaled voxels, and how much the network trusts it."""
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """What the network says of scaled voxels: probabilities and mask, both (K, H, W)."""
+
+    probabilities: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+    def confidence(self, mask: NDArray[np.bool_]) -> float:
+        """That of a mask made from this one."""
+        sums = map(soft_overlap, self.probabilities, mask)
+        return sum(sums, SoftOverlap()).confidence
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """A subject of ct-phe-sich.
+
+    Attributes:
+        subject: The person.
+        segmented: All slices, from first to last.
+        is_marked: (K,) whether a slice has a silver mask.
+        reference: (number of marked slices, H, W).
+    """
+
+    subject: str
+    segmented: Segmented
+    is_marked: NDArray[np.bool_]
+    reference: NDArray[np.bool_]
+
+    def row(self, mask: NDArray[np.bool_]) -> dict[str, object]:
+        """Scores of a mask."""
+        found, alarms = mask[self.is_marked], mask[~self.is_marked].sum(axis=(1, 2)) >= MIN_PIXELS
+        is_met = (found & self.reference).any(axis=(1, 2))
+        return {
+            "subject": self.subject,
+            "dice": dice(found, self.reference),
+            "confidence": self.segmented.confidence(mask),
+            "reference_pixels": int(self.reference.sum()),
+            "prediction_pixels": int(found.sum()),
+            "num_marked_slices": len(found),
+            "num_missed_slices": int((self.reference.any(axis=(1, 2)) & ~is_met).sum()),
+            "num_unmarked_slices": len(alarms),
+            "num_alarm_slices": int(alarms.sum()),
+        }
+
+
+def segment(network: Engine, model: ModelRecord, voxels: NDArray[np.float32]) -> Segmented:
+    """What the network says of scaled voxels."""
     found = probabilities(network, voxels, model.image_size, model.temperature)
-    mask = found >= model.threshold
-    return mask, soft_overlap(found, mask)
+    return Segmented(found, found >= model.threshold)
 
 
-def sich_rows(network: Engine, model: ModelRecord, index: Path, part: str) -> pd.DataFrame:
-    """A row per subject of ct-phe-sich."""
+def patients(network: Engine, model: ModelRecord, index: Path, part: str) -> Iterator[Patient]:
+    """The subjects of ct-phe-sich, each of one stack."""
     cohort = read_cohort(index)
     chosen = getattr(parts(read_split(SPLIT), cohort, 0), part) if part != "all" else cohort
-    rows = []
-    slices: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_] | None]]] = {}
-    trust: dict[str, SoftOverlap] = {}
-    for image in scaled_images(chosen, model.intensity):
-        subject, (found, sums) = image.case.subject, segment(network, model, image.voxels)
-        slices.setdefault(subject, []).append((found, image.mask))
-        trust[subject] = trust.get(subject, SoftOverlap()) + sums
-    for subject, masks in slices.items():
-        marked = [(found, wanted) for found, wanted in masks if wanted is not None]
-        unmarked = [found for found, wanted in masks if wanted is None]
-        found, wanted = (np.stack([pair[i] for pair in marked]) for i in (0, 1))
-        rows.append(
-            {
-                "subject": subject,
-                "dice": dice(found, wanted),
-                "confidence": trust[subject].confidence,
-                "reference_pixels": int(wanted.sum()),
-                "prediction_pixels": int(found.sum()),
-                "num_marked_slices": len(marked),
-                "num_missed_slices": sum(
-                    bool(w.any() and not (f & w).any()) for f, w in zip(found, wanted, strict=True)
-                ),
-                "num_unmarked_slices": len(unmarked),
-                "num_alarm_slices": sum(int(mask.sum()) >= MIN_PIXELS for mask in unmarked),
-            }
-        )
-    return pd.DataFrame(rows)
+    images = scaled_images(chosen, model.intensity)
+    for subject, slices in itertools.groupby(images, key=lambda image: image.case.subject):
+        stack = list(slices)
+        segmented = segment(network, model, np.concatenate([image.voxels for image in stack]))
+        is_marked = np.array([image.mask is not None for image in stack])
+        reference = np.concatenate([image.mask for image in stack if image.mask is not None])
+        yield Patient(subject, segmented, is_marked, reference)
 
 
 def alarm_rows(network: Engine, model: ModelRecord, index: Path) -> pd.DataFrame:
     """A row per subject of a cohort in which nobody has a hematoma."""
     rows = []
     for image in scaled_images(read_cohort(index), model.intensity):
-        mask, _ = segment(network, model, image.voxels)
+        mask = segment(network, model, image.voxels).mask
         rows += [(image.case.subject, int(plane.sum()) >= MIN_PIXELS) for plane in mask]
     slices = pd.DataFrame(rows, columns=["subject", "is_alarm"])
     counts = slices.groupby("subject")["is_alarm"].agg(["size", "sum"]).reset_index()
@@ -108,16 +169,13 @@ def alarm_rows(network: Engine, model: ModelRecord, index: Path) -> pd.DataFrame
 
 
 def head_row(
-    network: Engine, model: ModelRecord, seed: int, options: HeadOptions
+    seed: int, options: HeadOptions, head: Head, segmented: Segmented, mask: NDArray[np.bool_]
 ) -> dict[str, object]:
-    """A row of a synthetic head."""
-    head = synthesise(seed, options)
-    scale = intensity_range(head.voxels, head.modality, model.intensity, name=str(seed))
-    mask, sums = segment(network, model, scale.scale(head.voxels))
+    """Scores of a mask of a synthetic head."""
     without = ~head.mask.any(axis=(1, 2)) & ~head.ventricular_mask.any(axis=(1, 2))
     alarms = mask.sum(axis=(1, 2)) >= MIN_PIXELS
-    voxel_ml = abs(float(np.linalg.det(head.affine[:3, :3]))) / 1000
-    num_lesions, num_found = lesions(head, mask, voxel_ml)
+    num_lesions, num_found = lesions(head, mask, from_ml=LARGE_ML)
+    num_small, num_found_small = lesions(head, mask, below_ml=LARGE_ML)
     return {
         "seed": seed,
         "modality": head.modality,
@@ -126,23 +184,67 @@ def head_row(
         "age": head.age,
         "sites": "; ".join(hematoma.site for hematoma in head.hematomas),
         "hematoma_ml": round(head.hematoma_ml, 3),
-        "prediction_ml": round(float(mask.sum()) * voxel_ml, 3),
+        "prediction_ml": round(float(mask.sum()) * voxel_ml(head), 3),
         "dice": dice(mask, head.mask) if head.mask.any() else float("nan"),
-        "confidence": sums.confidence,
+        "confidence": segmented.confidence(mask),
         "num_lesions": num_lesions,
         "num_found_lesions": num_found,
         "num_slices_without_blood": int(without.sum()),
         "num_alarm_slices": int((alarms & without).sum()),
+        "num_small_lesions": num_small,
+        "num_found_small_lesions": num_found_small,
     }
 
 
-def lesions(head: Head, mask: NDArray[np.bool_], voxel_ml: float) -> tuple[int, int]:
-    """Lesions of at least `MIN_LESION_ML`, and those of which a tenth or more is marked."""
-    labelled, count = ndimage.label(head.mask, structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
-    covered = np.bincount(labelled[mask], minlength=count + 1)[1:]
-    is_large = sizes * voxel_ml >= MIN_LESION_ML
-    return int(is_large.sum()), int((is_large & (covered >= 0.1 * sizes)).sum())
+def voxel_ml(head: Head) -> float:
+    """Volume of a voxel in mL."""
+    return abs(float(np.linalg.det(head.affine[:3, :3]))) / 1000
+
+
+def lesions(
+    head: Head, mask: NDArray[np.bool_], *, from_ml: float = 0.0, below_ml: float = math.inf
+) -> tuple[int, int]:
+    """Lesions from one volume to below another, and those of which a tenth or more is marked."""
+    labels, count = label_lesions(head.mask)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    covered = np.bincount(labels[mask], minlength=count + 1)[1:]
+    is_meant = (sizes * voxel_ml(head) >= from_ml) & (sizes * voxel_ml(head) < below_ml)
+    return int(is_meant.sum()), int((is_meant & (covered >= 0.1 * sizes)).sum())
+
+
+def cleaned_rows(
+    row_of: Callable[[NDArray[np.bool_]], dict[str, object]],
+    mask: NDArray[np.bool_],
+    one_voxel_ml: float,
+    limits_ml: Sequence[float],
+) -> list[dict[str, object]]:
+    """A row for each `min_lesion_ml`, of the same prediction."""
+    rows = []
+    for limit_ml in limits_ml:
+        cleaned = remove_small_lesions(mask, np.full(len(mask), one_voxel_ml), limit_ml)
+        row = row_of(cleaned.mask) | {"min_lesion_ml": limit_ml}
+        row["num_removed_lesions"] = cleaned.num_removed_lesions
+        rows.append(row | {"removed_ml": cleaned.removed_ml})
+    return rows
+
+
+def cleanup_summary(name: str, table: pd.DataFrame) -> list[dict[str, object]]:
+    """The figures of a set for each `min_lesion_ml`, compared with the smallest of them."""
+    rows, first = [], None
+    for limit_ml, part in table.groupby("min_lesion_ml"):
+        scores = part["dice"].to_numpy()
+        first = scores if first is None else first
+        row: dict[str, object] = {"set": name, "min_lesion_ml": limit_ml}
+        row |= summary(name, part)
+        row["num_higher_dice"] = int((scores > first).sum())
+        row["num_lower_dice"] = int((scores < first).sum())
+        row["num_alarm_slices"] = int(part["num_alarm_slices"].sum())
+        if "num_small_lesions" in part:
+            row["num_small_lesions"] = int(part["num_small_lesions"].sum())
+            row["num_found_small_lesions"] = int(part["num_found_small_lesions"].sum())
+        row["num_removed_lesions"] = int(part["num_removed_lesions"].sum())
+        rows.append(row | {"removed_ml": round(float(part["removed_ml"].sum()), 3)})
+    return rows
 
 
 def draw(network: Engine, model: ModelRecord, table: pd.DataFrame, path: Path) -> None:
@@ -160,7 +262,7 @@ def draw(network: Engine, model: ModelRecord, table: pd.DataFrame, path: Path) -
         head = synthesise(row["seed"], options)
         scale = intensity_range(head.voxels, head.modality, model.intensity, name="")
         shown = scale.scale(head.voxels)
-        mask, _ = segment(network, model, shown)
+        mask = segment(network, model, shown).mask
         k = int(head.mask.sum(axis=(1, 2)).argmax())
         axis.imshow(shown[k], cmap="gray", vmin=0, vmax=1)
         for found, colour in ((head.mask[k], "tab:green"), (mask[k], "tab:red")):
@@ -177,9 +279,11 @@ def draw(network: Engine, model: ModelRecord, table: pd.DataFrame, path: Path) -
     plt.close(figure)
 
 
-def summary(name: str, table: pd.DataFrame, alarms_of: str) -> dict[str, object]:
+def summary(name: str, table: pd.DataFrame) -> dict[str, object]:
     """The figures of a set."""
     scores = table["dice"].dropna()
+    is_of_heads = "num_slices_without_blood" in table
+    alarms_of = "num_slices_without_blood" if is_of_heads else "num_unmarked_slices"
     row: dict[str, object] = {
         "set": name,
         "num_subjects": len(table),
@@ -192,81 +296,143 @@ def summary(name: str, table: pd.DataFrame, alarms_of: str) -> dict[str, object]
         "alarm_share": round(float(table["num_alarm_slices"].sum() / table[alarms_of].sum()), 4),
     }
     both = table[["dice", "confidence"]].dropna()
-    rank = stats.spearmanr(both["dice"], both["confidence"]).statistic
-    row["spearman_of_confidence"] = round(float(rank), 4)
-    if "num_lesions" in table:
-        found, count = table["num_found_lesions"].sum(), table["num_lesions"].sum()
-        row["lesion_sensitivity"] = round(float(found / count), 4)
+    if (both.nunique() > 1).all():
+        rank = stats.spearmanr(both["dice"], both["confidence"]).statistic
+        row["spearman_of_confidence"] = round(float(rank), 4)
+    if is_of_heads and (count := table["num_lesions"].sum()):
+        row["lesion_sensitivity"] = round(float(table["num_found_lesions"].sum() / count), 4)
     return row
 
 
-def card_table(result: pd.DataFrame) -> str:
+def card_table(result: pd.DataFrame, columns: Mapping[str, str] = CARD_COLUMNS) -> str:
     """The figures as the card has them; a dash where there is none."""
-    lines = ["| set | " + " | ".join(CARD_COLUMNS.values()) + " |"]
-    lines.append("| --- |" + " ---: |" * len(CARD_COLUMNS))
+    lines = ["| set | " + " | ".join(columns.values()) + " |"]
+    lines.append("| --- |" + " ---: |" * len(columns))
     for row in result.to_dict("records"):
         cells = [str(row["set"])]
-        for column in CARD_COLUMNS:
-            value = float(row.get(column, math.nan))
+        for column in columns:
+            found = row.get(column)
+            value = math.nan if pd.isna(found) else float(found)
             digits = 0 if column.startswith("num") else 3
             cells.append("-" if math.isnan(value) else f"{value:.{digits}f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print the figures and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--sich", type=Path)
-    parser.add_argument("--without", type=Path, help="index of a cohort in which no hematoma is")
-    parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
-    parser.add_argument("--num-heads", type=int, default=60, help="of each kind")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    options = parser.parse_args()
-    network, model = load_engine(options.run)
-    options.output.mkdir(parents=True, exist_ok=True)
-    rows = []
-    if options.sich is not None:
-        table = sich_rows(network, model, options.sich, options.part)
-        table.to_csv(options.output / "sich.csv", index=False, lineterminator="\n")
-        rows.append(summary(f"ct-phe-sich, {options.part}", table, "num_unmarked_slices"))
-    if options.without is not None:
-        table = alarm_rows(network, model, options.without)
-        table.to_csv(options.output / "without.csv", index=False, lineterminator="\n")
-        slices, alarms = table["num_slices"].sum(), table["num_alarm_slices"].sum()
-        rows.append(
-            {
-                "set": "no hematoma",
-                "num_subjects": len(table),
-                "alarm_share": round(float(alarms / slices), 4),
-            }
-        )
+def tables_of_heads(
+    network: Engine, model: ModelRecord, options: argparse.Namespace, limits_ml: Sequence[float]
+) -> dict[str, pd.DataFrame]:
+    """By name, rows of each kind of heads that the model is for."""
     kinds = {
         "synthetic CT": HeadOptions("CT", turned=True),
         "synthetic CT, 8-bit": HeadOptions("CT", turned=True, is_export=True),
         "synthetic MRI": HeadOptions("MRI"),
     }
-    tables = []
+    tables = {}
     for number, (name, asked) in enumerate(kinds.items()):
-        if model.modality not in ("", asked.modality):
+        if options.num_heads < 1 or model.modality not in ("", asked.modality):
             continue
-        first = FIRST_SEED + 10_000 * number
-        table = pd.DataFrame(
-            head_row(network, model, seed, asked)
-            for seed in range(first, first + options.num_heads)
+        first, rows = options.first_seed + 10_000 * number, []
+        for seed in range(first, first + options.num_heads):
+            head = synthesise(seed, asked)
+            scale = intensity_range(head.voxels, head.modality, model.intensity, name=str(seed))
+            segmented = segment(network, model, scale.scale(head.voxels))
+            row_of = partial(head_row, seed, asked, head, segmented)
+            rows += cleaned_rows(row_of, segmented.mask, voxel_ml(head), limits_ml)
+        tables[name] = pd.DataFrame(rows)
+    return tables
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Print the figures and write the tables."""
+    network, model = load_engine(options.run)
+    options.output.mkdir(parents=True, exist_ok=True)
+    limits_ml = sorted({0.0, *(options.min_lesion_ml or ())})
+    tables = {}
+    if options.sich is not None:
+        rows = [
+            row
+            for patient in patients(network, model, options.sich, options.part)
+            for row in cleaned_rows(
+                patient.row, patient.segmented.mask, math.prod(SICH_MM) / 1000, limits_ml
+            )
+        ]
+        tables[f"ct-phe-sich, {options.part}"] = pd.DataFrame(rows)
+    heads = tables_of_heads(network, model, options, limits_ml)
+    if options.min_lesion_ml:
+        assumed = f", assumed {' x '.join(f'{mm:g}' for mm in SICH_MM)} mm"
+        tables = {name + assumed: table for name, table in tables.items()} | heads
+        result = pd.DataFrame(
+            row for name, table in tables.items() for row in cleanup_summary(name, table)
         )
-        tables.append(table)
-        if len(table):
-            rows.append(summary(name, table, "num_slices_without_blood"))
-    pd.concat(tables).to_csv(options.output / "heads.csv", index=False, lineterminator="\n")
-    heads = pd.concat(tables).dropna(subset="dice")
-    worst = heads.sort_values("dice").groupby("modality").head(6)
-    draw(network, model, worst, options.output / "worst.png")
-    draw(network, model, heads.groupby("modality").head(6), options.output / "examples.png")
-    result = pd.DataFrame(rows)
-    result.to_csv(options.output / "summary.csv", index=False, lineterminator="\n")
+        counts = [column for column in result.columns if column.startswith("num_")]
+        result = result.astype(dict.fromkeys(counts, "Int64"))
+        write(result, options.output / "cleanup.csv")
+        print(card_table(result, CLEANUP_COLUMNS))
+        return
+    summaries = [summary(name, table) for name, table in tables.items()]
+    for table in tables.values():
+        write(table, options.output / "sich.csv")
+    if options.without is not None:
+        table = alarm_rows(network, model, options.without)
+        write(table, options.output / "without.csv")
+        share = float(table["num_alarm_slices"].sum() / table["num_slices"].sum())
+        summaries.append(
+            {"set": "no hematoma", "num_subjects": len(table), "alarm_share": round(share, 4)}
+        )
+    summaries += [summary(name, table) for name, table in heads.items()]
+    if heads:
+        joined = pd.concat(heads.values())
+        write(joined, options.output / "heads.csv")
+        scored = joined.dropna(subset="dice")
+        worst = scored.sort_values("dice").groupby("modality").head(6)
+        draw(network, model, worst, options.output / "worst.png")
+        draw(network, model, scored.groupby("modality").head(6), options.output / "examples.png")
+    result = pd.DataFrame(summaries)
+    write(result, options.output / "summary.csv")
     print(card_table(result))
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """A table as CSV; only `cleanup.csv` has columns of clean-up."""
+    if path.name != "cleanup.csv":
+        table = table.drop(columns=list(CLEANUP_ALONE), errors="ignore")
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def volumes_ml(text: str) -> list[float]:
+    """The numbers of a list like 0,0.1,0.5."""
+    with suppress(ValueError):
+        found = [float(word) for word in text.split(",")]
+        if all(0 <= one < math.inf for one in found):
+            return found
+    raise argparse.ArgumentTypeError(f"{text}: expected mL from 0 upward, separated by commas")
+
+
+def main() -> None:
+    """Print the figures and write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--sich", type=Path)
+    parser.add_argument("--without", type=Path, help="index of a cohort in which no hematoma is")
+    parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
+    parser.add_argument("--num-heads", type=int, default=60, help="of each kind")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the heads")
+    parser.add_argument(
+        "--min-lesion-ml", type=volumes_ml, metavar="ML,ML,...", help="measure clean-up alone"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    if min(options.first_seed, options.num_heads) < 0:
+        parser.error("--first-seed, --num-heads: expected 0 or more")
+    if options.min_lesion_ml and options.without:
+        parser.error("--without: has no volumes in mL. Leave out, or leave out --min-lesion-ml.")
+    try:
+        measure(options)
+    except (HemasegError, OSError) as error:
+        sys.exit(f"measure_weights: {error}")
 
 
 if __name__ == "__main__":

@@ -17,13 +17,16 @@ ct-phe-sich; its test part (`configs/weights/sich-split.json`) is never read.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
 from hemaseg.cohorts.split import parts, read_split
 from hemaseg.cohorts.table import Cohort, read_cohort
-from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
+from hemaseg.config import Recipe, RunConfig, parse_config, read_config
+from hemaseg.errors import HemasegError
+from hemaseg.models.catalogue import MODELS
 from hemaseg.slices.dataset import SliceSet, load_slices
 from hemaseg.training.checkpoint import load_start
 from hemaseg.training.loop import DataOrigin, Progress, train
@@ -48,7 +51,7 @@ def joined(first: SliceSet, second: SliceSet) -> SliceSet:
 
 
 def main() -> None:
-    """Train one network."""
+    """Train one network, or say what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", type=Path, required=True)
     parser.add_argument("--modality", choices=("CT", "MRI"))
@@ -57,13 +60,25 @@ def main() -> None:
     parser.add_argument("--sich-repeats", type=int, default=0)
     parser.add_argument("--start", type=Path)
     parser.add_argument("--base-width", type=int, default=32)
-    parser.add_argument("--model", default="dr_unet")
+    parser.add_argument("--model", choices=tuple(MODELS), default="dr_unet")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
+    try:
+        train_one(options)
+    except (HemasegError, OSError) as error:
+        sys.exit(f"train_weights: {error}")
+
+
+def train_one(options: argparse.Namespace) -> None:
+    """Train one network, and print its record."""
     # Numbers too small for full precision take many times as long on CPUs, and mean nothing here.
     torch.set_flush_denormal(True)
     recipe = read_config(options.recipe, Recipe)
+    model = {"name": options.model, "options": {"base_width": options.base_width}}
+    config = parse_config(
+        {"model": model, "seed": options.seed, "recipe": recipe}, RunConfig, source="options"
+    )
     heads = read_cohort(options.heads)
     if options.modality:
         heads = of_modality(heads, options.modality)
@@ -79,11 +94,6 @@ def main() -> None:
             for _ in range(options.sich_repeats):
                 training = joined(training, learnt_real)
     start = load_start(options.start, options.output) if options.start else None
-    config = RunConfig(
-        model=ModelConfig(name=options.model, options={"base_width": options.base_width}),
-        seed=options.seed,
-        recipe=recipe,
-    )
     origin = DataOrigin(heads.sha256, split.sha256, 0, heads.modality)
     record = train(
         config, training, validation, options.output, origin=origin, start=start, progress=show

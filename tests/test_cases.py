@@ -36,6 +36,7 @@ from small_heads import small_head
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
 HEAD = small_head(1)
 CPU = EngineOptions(device="cpu")
+WANTED = ("probability", "bids", "min_lesion_ml")
 
 
 def save_run(folder: Path, *, seed: int = 0, modality: str = "CT", threshold: float = 0.5) -> Path:
@@ -84,7 +85,7 @@ def scans(tmp_path: Path) -> Path:
 
 
 def predict(run: Path, folder: Path, *paths: Path, **options: Any) -> Predicted:
-    wanted = Wanted(**{k: options.pop(k) for k in ("probability", "bids") if k in options})
+    wanted = Wanted(**{k: options.pop(k) for k in WANTED if k in options})
     read = options.pop("read", ReadOptions())
     return predict_scans(
         [run], find_sources(paths, read), folder, read, wanted, engine=CPU, **options
@@ -313,6 +314,7 @@ def test_other_results_are_replaced_only_by_force(
     "options",
     [
         {"probability": True},
+        {"min_lesion_ml": 0.1},
         {"read": ReadOptions(modality="CT")},
         {"read": ReadOptions(accept=frozenset({"non-axial"}))},
     ],
@@ -441,6 +443,78 @@ def test_pictures_are_no_bids_derivatives(run: Path, tmp_path: Path) -> None:
     assert problem.kind == "no-geometry"
     assert "Leave out --bids" in problem.message
     assert not (tmp_path / "out/cases").exists() or not any((tmp_path / "out/cases").iterdir())
+
+
+def two_cubes(_: object, scaled: NDArray[np.float32], *__: object) -> NDArray[np.float32]:
+    """8 and 64 voxels of 0.9, in a haze of 0.2 around the smaller one."""
+    found = np.zeros_like(scaled)
+    found[2:6, 2:6, 2:6] = 0.2
+    found[3:5, 3:5, 3:5] = found[8:12, 20:24, 20:24] = 0.9
+    return found
+
+
+def test_small_lesions_are_removed_from_mask_and_measures_but_not_from_probabilities(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "probabilities", two_cubes)
+    voxel_ml = 8 * 3.5**2 / 1000
+    captions = []
+
+    def keep(*args: Any, caption: tuple[str, ...], **options: Any) -> None:
+        captions.append(caption)
+        write_overview(*args, caption=caption, **options)
+
+    monkeypatch.setattr(outputs, "write_overview", keep)
+    expected_ml = (72 * 0.9 + 56 * 0.2) * voxel_ml
+    for name, limit_ml, num_voxels in (("0", 0, 72), ("1", 1, 64), ("9", 9, 0)):
+        out = tmp_path / name
+        options: dict[str, Any] = {"probability": True, "min_lesion_ml": limit_ml}
+        assert predict(run, out, scans / "a.nii.gz", **options).failures == ()
+        assert predict(run, out, scans / "a.nii.gz", **options).num_before == 1
+        written, row = record(out, "a"), table(out)["a"]
+        assert written.task.options["min_lesion_ml"] == limit_ml
+        num_removed = {72: 0, 64: 1, 0: 2}[num_voxels]
+        assert written.num_removed_lesions == num_removed
+        assert written.removed_ml == pytest.approx((72 - num_voxels) * voxel_ml, rel=1e-3)
+        assert read_mask(out / "a/a_mask.nii.gz").voxels.sum() == num_voxels
+        assert float(row["volume_ml"]) == pytest.approx(num_voxels * voxel_ml, rel=1e-6)
+        assert int(row["num_lesions"]) == 2 - num_removed
+        assert float(row["expected_ml"]) == pytest.approx(expected_ml, rel=1e-3)
+        is_said = any("Removed from the mask" in line for line in captions[-1])
+        assert is_said == (num_removed > 0)
+    assert captions[1][1] == "Removed from the mask: 1 lesions below 1 mL, 0.78 mL together"
+    # 2 * 0.9 * voxels of the mask / (72 * 0.9 + 56 * 0.2 + voxels of the mask)
+    confidences = [table(tmp_path / name)["a"]["confidence"] for name in "019"]
+    assert float(confidences[0]) == pytest.approx(2 * 0.9 * 72 / (76 + 72), rel=1e-3)
+    assert float(confidences[1]) == pytest.approx(2 * 0.9 * 64 / (76 + 64), rel=1e-3)
+    assert confidences[2] == ""
+    maps = {(tmp_path / name / "a/a_probability.nii.gz").read_bytes() for name in "019"}
+    assert len(maps) == 1
+
+
+def test_another_limit_is_another_task(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, tmp_path / "out", scans, min_lesion_ml=0.1)
+    ended = predict(run, tmp_path / "out", scans, min_lesion_ml=0.2)
+    assert [problem.kind for _, problem in ended.failures] == ["exists", "exists"]
+    assert predict(run, tmp_path / "out", scans, min_lesion_ml=0.1).num_before == 2
+
+
+def test_in_pictures_no_lesion_is_small(run: Path, tmp_path: Path) -> None:
+    pixels = np.interp(HEAD.voxels[8], (30, 100), (0, 255)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    ((_, problem),) = predict(run, out, tmp_path / "a.png", min_lesion_ml=0.1).failures
+    assert problem.kind == "no-geometry"
+    assert "pictures without geometry, in which no lesion has a volume in mL" in problem.message
+    assert "Leave out --min-lesion-ml" in problem.message
+    assert not (out / "a").exists()
+    assert predict(run, out, tmp_path / "a.png").failures == ()
+
+
+@pytest.mark.parametrize("limit_ml", [-0.1, float("nan"), float("inf")])
+def test_a_limit_that_is_no_volume_is_refused(limit_ml: float) -> None:
+    with pytest.raises(ConfigError, match=f"min-lesion-ml {limit_ml}, expected a number of mL fr"):
+        Wanted(min_lesion_ml=limit_ml)
 
 
 def test_what_concerns_all_cases_is_said_before_the_first(

@@ -233,6 +233,64 @@ def test_resume_and_force(hemaseg: Verb, folder: Path) -> None:
     assert table()["a"]["findings"] == ""
 
 
+def test_small_lesions_are_removed_on_request(
+    hemaseg: Verb, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of 1, 10 and 2 voxels beside each other, in a network's place."""
+    from hemaseg.prediction import cases
+
+    def blocks(_: object, scaled: np.ndarray, *__: object) -> np.ndarray:
+        found = np.full(scaled.shape, -1, np.float32)
+        found[3, 3, 3] = found[6:8, 10:15, 20] = found[12, 40:42, 40] = 0.75
+        return found
+
+    monkeypatch.setattr(cases, "probabilities", blocks)
+    voxel_ml = 8 * 3.5**2 / 1000
+    arguments = ["predict", "scans", "--model", "run"]
+    assert hemaseg(*arguments, "-o", "out/all").status == 0
+    before = table("out/all/predictions.csv")["a"]
+    assert (before["num_lesions"], before["num_voxels"]) == ("3", "13")
+    record = json.loads(Path("out/all/a/a.json").read_text())
+    assert record["task"]["options"]["min_lesion_ml"] == 0
+    assert (record["num_removed_lesions"], record["removed_ml"]) == (0, 0)
+    limit = ["-o", "out/large", "--min-lesion-ml", f"{10 * voxel_ml:g}"]
+    ended = hemaseg(*arguments, *limit)
+    assert (ended.status, ended.err) == (0, "")
+    row, record = (
+        table("out/large/predictions.csv")["a"],
+        json.loads(Path("out/large/a/a.json").read_text()),
+    )
+    assert (row["num_lesions"], row["num_voxels"]) == ("1", "10")
+    assert float(row["volume_ml"]) == pytest.approx(10 * voxel_ml)
+    assert row["expected_ml"] == before["expected_ml"]
+    assert record["task"]["options"]["min_lesion_ml"] == pytest.approx(10 * voxel_ml)
+    assert record["num_removed_lesions"] == 2
+    assert record["removed_ml"] == pytest.approx(3 * voxel_ml, rel=1e-3)
+    mask = nib.Nifti1Image.from_filename("out/large/a/a_mask.nii.gz")
+    assert np.asarray(mask.dataobj).sum() == 10
+    # Done is what was done with the same limit.
+    assert "(2 of them before)" in hemaseg(*arguments, *limit).out
+    ended = hemaseg(*arguments, "-o", "out/large")
+    assert (ended.status, ended.err.count("exists")) == (1, 2)
+    assert hemaseg(*arguments, "-o", "out/large", "--force").status == 0
+    assert table("out/large/predictions.csv")["a"]["num_voxels"] == "13"
+
+
+def test_in_a_stack_of_pictures_no_lesion_is_small(hemaseg: Verb, folder: Path) -> None:
+    (folder / "dicom").mkdir()
+    for k in range(3):
+        Image.fromarray(np.full((64, 64), 60 + k, np.uint8)).save(f"dicom/{k}.png")
+    arguments = ["predict", "dicom", "scans", "--model", "run", "-o", "out"]
+    ended = hemaseg(*arguments, "--min-lesion-ml", "0.1")
+    assert ended.status == 1
+    assert "dicom   no-geometry  dicom: pictures without geometry" in ended.err
+    assert {name: row["status"] for name, row in table().items()} == {
+        "dicom": "failed",
+        "a": "done",
+        "b": "done",
+    }
+
+
 def test_without_a_model_the_shipped_one_is_used(
     hemaseg: Verb, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +333,9 @@ def test_results_in_the_folder_of_the_scans_are_not_scans(hemaseg: Verb, folder:
         ("predict scans --model run -o out --accept constant", "accept constant: expected some"),
         ("predict scans --model run -o out --modality PET", "modality 'PET', expected CT or MRI"),
         ("predict scans --model run -o out --max-gib 0", "'--max-gib'"),
+        ("predict scans --model run -o out --min-lesion-ml -1", "min-lesion-ml -1.0, expected"),
+        ("predict scans --model run -o out --min-lesion-ml nan", "nan, expected a number of mL"),
+        ("predict scans --model run -o out --min-lesion-ml inf", "inf, expected a number of mL"),
         ("predict scans --model run -o out --device gpu", 'device "gpu" cannot be used'),
         ("predict scans --model run -o out --split s.json", "--split: only for a cohort.csv"),
         ("predict --model run -o out", "Missing argument 'SCAN...'"),

@@ -327,6 +327,127 @@ def test_a_card_says_what_was_measured(name: str) -> None:
     assert (results / "worst.png").is_file()
 
 
+# The scripts that make and measure weights
+
+
+def run_script(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int | str | None:
+    """What it exits with: None where all is well, its message where it is not."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    try:
+        load_script(name).main()
+    except SystemExit as ended:
+        return ended.code
+    return None
+
+
+def measured_table(folder: Path) -> str:
+    """`cleanup.csv` as it is printed."""
+    measure = load_script("measure_weights")
+    table = pd.read_csv(folder / "cleanup.csv")
+    return str(measure.card_table(table, measure.CLEANUP_COLUMNS))
+
+
+def test_the_documentation_says_what_clean_up_changed() -> None:
+    project = SCRIPT.parents[1]
+    text = (project / "docs" / "prediction.md").read_text(encoding="utf-8")
+    assert measured_table(project / "results" / "weights" / DEFAULT) in text
+
+
+def test_clean_up_is_measured_on_one_prediction(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the network does not find is the same for each limit; 100 L removes all of a head."""
+    arguments = [run, "--num-heads", 1, "--first-seed", 960_000, "-o", tmp_path / "out"]
+    assert run_script("measure_weights", monkeypatch, *arguments, "--min-lesion-ml", "1e5") is None
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cleanup.csv"]
+    table = pd.read_csv(tmp_path / "out" / "cleanup.csv")
+    assert table["set"].tolist() == ["synthetic CT"] * 2 + ["synthetic CT, 8-bit"] * 2
+    assert table["min_lesion_ml"].tolist() == [0, 1e5] * 2
+    assert table["num_removed_lesions"].tolist()[::2] == [0, 0]
+    assert (table["num_alarm_slices"][1::2] == 0).all()
+    assert measured_table(tmp_path / "out") in capsys.readouterr().out
+
+
+def test_limits_side_by_side() -> None:
+    """2 patients of 2 slices: a hit of 8 pixels, and in a slice without mask 12 or 24 pixels."""
+    measure = load_script("measure_weights")
+    rows = []
+    for subject, num_rows in (("a", 2), ("b", 4)):
+        mask = np.zeros((3, 16, 16), dtype=bool)
+        mask[0, :2, :4] = mask[2, :num_rows, :6] = True
+        mask[0, 10, 10] = subject == "a"
+        reference = np.zeros((1, 16, 16), dtype=bool)
+        reference[0, :2, :4] = True
+        segmented = measure.Segmented(mask.astype(np.float32), mask)
+        patient = measure.Patient(subject, segmented, np.array([True, False, False]), reference)
+        rows += measure.cleaned_rows(patient.row, mask, 0.01, [0.0, 0.08, 0.13])
+    summary = pd.DataFrame(measure.cleanup_summary("patients", pd.DataFrame(rows)))
+    assert summary["min_lesion_ml"].tolist() == [0, 0.08, 0.13]
+    assert summary["mean_dice"].tolist() == [round((16 / 17 + 1) / 2, 4), 1, 0]
+    assert summary["num_higher_dice"].tolist() == [0, 1, 0]
+    assert summary["num_lower_dice"].tolist() == [0, 0, 2]
+    assert summary["num_alarm_slices"].tolist() == [2, 2, 1]
+    assert summary["alarm_share"].tolist() == [0.5, 0.5, 0.25]
+    assert summary["num_removed_lesions"].tolist() == [0, 1, 4]
+    assert summary["removed_ml"].tolist() == [0, 0.01, 0.29]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("nowhere", "measure_weights: nowhere: no such folder"),
+        ("{run} --sich nowhere.csv", "measure_weights: nowhere.csv: cannot be read"),
+        ("{run} --sich {run}/model.json", "measure_weights: {run}/model.json: columns"),
+        ("{damaged}", "measure_weights: {damaged}/weights.safetensors: SHA-256"),
+        ("{run} --min-lesion-ml nan", "nan: expected mL from 0 upward"),
+        ("{run} --min-lesion-ml 0.1;2", "0.1;2: expected mL from 0 upward"),
+        ("{run} --num-heads -1", "--num-heads: expected 0 or more"),
+        ("{run} --without x.csv --min-lesion-ml 1", "--without: has no volumes in mL"),
+    ],
+)
+def test_wrong_input_of_measuring_is_said(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    message: str,
+) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / MODEL).write_bytes((run / MODEL).read_bytes())
+    (damaged / WEIGHTS).write_bytes((run / WEIGHTS).read_bytes()[:-100])
+    given = arguments.format(run=run, damaged=damaged).split()
+    ended = run_script("measure_weights", monkeypatch, *given, "-o", tmp_path / "out")
+    said = ended if isinstance(ended, str) else capsys.readouterr().err
+    assert ended is not None
+    assert message.format(run=run, damaged=damaged) in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--heads nowhere.csv --recipe {recipe}", "train_weights: nowhere.csv: cannot be read"),
+        ("--heads {recipe} --recipe {recipe}", "train_weights: {recipe}: columns"),
+        ("--heads nowhere.csv --recipe none.toml", "train_weights: none.toml: no such file"),
+        ("--heads nowhere.csv --recipe {recipe} --seed -1", "train_weights: options: seed is -1"),
+        ("--heads nowhere.csv --recipe {recipe} --model u", "invalid choice: 'u'"),
+    ],
+)
+def test_wrong_input_of_training_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    message: str,
+) -> None:
+    recipe = SCRIPT.parents[1] / "configs" / "weights" / "ct-192.toml"
+    given = arguments.format(recipe=recipe).split()
+    ended = run_script("train_weights", monkeypatch, *given, "-o", tmp_path / "out")
+    said = ended if isinstance(ended, str) else capsys.readouterr().err
+    assert message.format(recipe=recipe) in said
+
+
 # What they find
 
 

@@ -105,6 +105,10 @@ def predict(
     no_dicom: Annotated[
         bool, typer.Option("--no-dicom", help="Write no DICOM SEG and report of DICOM scans.")
     ] = False,
+    min_lesion_ml: Annotated[
+        float,
+        typer.Option(help="Remove lesions below this volume from the mask; 0 removes none."),
+    ] = 0.0,
     series: SeriesChoice = None,
     accept: Accept = None,
     modality: Modality = None,
@@ -134,6 +138,7 @@ def predict(
             probability=probability or None,
             bids=bids or None,
             no_dicom=no_dicom or None,
+            min_lesion_ml=min_lesion_ml or None,
             series=series,
             accept=accept or None,
             modality=modality,
@@ -162,7 +167,7 @@ def predict(
     from hemaseg.prediction.outputs import Wanted
     from hemaseg.prediction.records import rows_json
 
-    wanted = Wanted(probability, bids, not no_dicom, keep_identity)
+    wanted = Wanted(probability, bids, not no_dicom, keep_identity, min_lesion_ml)
     try:
         with progress_bar() as show:
             ended = predict_scans(

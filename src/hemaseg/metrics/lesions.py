@@ -5,8 +5,10 @@ connected (8 neighbours in 2-D, 26 in 3-D).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from hemaseg.metrics.overlap import require_masks
@@ -70,9 +72,8 @@ def lesion_counts(
             f"min_overlap is {min_overlap}, expected 0 (any shared voxel) to 1 (all voxels); "
             "give a fraction of the lesion, not a percentage"
         )
-    touching = np.ones((3,) * prediction.ndim, dtype=bool)
-    predicted_labels, num_predicted = ndimage.label(prediction, structure=touching)
-    reference_labels, num_reference = ndimage.label(reference, structure=touching)
+    predicted_labels, num_predicted = label_lesions(prediction)
+    reference_labels, num_reference = label_lesions(reference)
     # Index 0 is the background.
     sizes = np.bincount(reference_labels.ravel(), minlength=num_reference + 1)[1:]
     covered = np.bincount(reference_labels[prediction], minlength=num_reference + 1)[1:]
@@ -81,3 +82,42 @@ def lesion_counts(
     return LesionCounts(
         num_reference, int(np.count_nonzero(detected)), num_predicted, num_predicted - num_true
     )
+
+
+def label_lesions(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], int]:
+    """Number the lesions of a mask.
+
+    Args:
+        mask: Any number of dimensions.
+
+    Returns:
+        Labels from 1 upward, of the shape of the mask, with 0 for the background; and how many
+        lesions there are.
+
+    >>> label_lesions(np.array([[True, False], [False, True]]))[1]
+    1
+    """
+    labels, num_lesions = ndimage.label(mask, structure=np.ones((3,) * mask.ndim, dtype=bool))
+    return labels, num_lesions
+
+
+def lesion_sizes(
+    mask: NDArray[np.bool_], slice_weights: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Number the lesions of a stack, and sum over the voxels of each what a voxel of its slice is.
+
+    Args:
+        mask: (K, H, W).
+        slice_weights: (K,) for a voxel of each slice its share, or its volume. If all are 1, the
+            sums are exact counts.
+
+    Returns:
+        Labels (K, H, W) as `label_lesions` gives them, and the sums in their order.
+
+    >>> lesion_sizes(np.ones((2, 1, 1), bool), np.array([1.0, 1.5]))[1]
+    array([2.5])
+    """
+    labels, num_lesions = label_lesions(mask)
+    weights = np.broadcast_to(slice_weights[:, None, None], mask.shape)[mask]
+    sizes = np.bincount(labels[mask], weights, minlength=num_lesions + 1)[1:]
+    return labels, sizes.astype(np.float64)

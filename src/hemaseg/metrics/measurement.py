@@ -8,7 +8,6 @@ as inward. Everything is measured on this one body, so that volumes, areas and l
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
+from hemaseg.metrics.lesions import lesion_sizes
 from hemaseg.scans.scan import slice_shares
 
 MEASUREMENT_COLUMNS = (
@@ -118,7 +118,7 @@ def measure(
     lesions_ml, a_mm, b_mm, c_mm, longest_mm = [], math.nan, math.nan, math.nan, math.nan
     centroid_mm = (math.nan, math.nan, math.nan)
     if box:
-        labels, sizes = _lesions(mask[box[0]], shares[box[0][0]])
+        labels, sizes = lesion_sizes(mask[box[0]], shares[box[0][0]])
         lesions_ml = np.sort(sizes * voxel_ml)[::-1].tolist()
         if affine is not None:
             largest = labels == sizes.argmax() + 1
@@ -198,19 +198,6 @@ def _require(
         raise ValueError(
             f"slice_coordinates are {coordinates.tolist()}, expected {len(mask)} increasing numbers"
         )
-
-
-def _lesions(
-    mask: NDArray[np.bool_], shares: NDArray[np.float64]
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Labels (K, H, W) of the lesions from 1 upward, and the sum of shares of the voxels of each.
-
-    In an evenly spaced stack all shares are 1 and the sums are exact counts.
-    """
-    labels, num = ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool))
-    weights = np.broadcast_to(shares[:, None, None], mask.shape)[mask]
-    sizes = np.bincount(labels[mask], weights, minlength=num + 1)[1:]
-    return labels, sizes.astype(np.float64)
 
 
 def _slice_edges(coordinates: NDArray[np.float64] | None, num_slices: int) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from hemaseg.files import file_sha256
 from hemaseg.intake.checking import problem_of
 from hemaseg.intake.sources import Source, Sources, read_source
 from hemaseg.metrics.measurement import measure, measurement_columns
+from hemaseg.prediction.cleanup import remove_small_lesions
 from hemaseg.prediction.outputs import Case, Clock, Wanted, write_case
 from hemaseg.prediction.places import Places, case_places, describe_dataset
 from hemaseg.prediction.predict import probabilities
@@ -245,6 +246,8 @@ class _Predictor:
             measurement=without_nan(measurement_columns(case.measurement)),
             confidence=_rounded(case.confidence),
             expected_ml=_rounded(case.expected_ml),
+            num_removed_lesions=case.num_removed_lesions,
+            removed_ml=float(f"{case.removed_ml:.4g}"),
             seconds={},
         )
         if not is_same:
@@ -270,6 +273,8 @@ class _Predictor:
         _, model = self.load()
         with clock.part("reading"):
             scan = self._read(source, model.modality)
+            if self._wanted.min_lesion_ml:
+                _require_geometry(source, scan)
         with clock.part("network"):
             try:
                 shown = intensity_range(
@@ -281,8 +286,13 @@ class _Predictor:
             found = self._probabilities(scaled)
             mask = found >= model.threshold
         with clock.part("measuring"):
-            measurement = measure(mask, scan.affine, scan.slice_coordinates)
-            case = Case(source, places, scan, shown, found, mask, measurement)
+            cleaned = remove_small_lesions(mask, scan.voxel_ml, self._wanted.min_lesion_ml)
+            measurement = measure(cleaned.mask, scan.affine, scan.slice_coordinates)
+            case = Case(
+                *(source, places, scan, shown, found, cleaned.mask, measurement),
+                num_removed_lesions=cleaned.num_removed_lesions,
+                removed_ml=cleaned.removed_ml,
+            )
             known = model.appearance
             if known and (reason := unlike_training(scaled, model.image_size, known)):
                 case.findings.append(Finding("unlike-training", reason))
@@ -338,6 +348,15 @@ class _Predictor:
 def _rounded(value: float) -> float | None:
     """4 significant digits, for JSON; None if undefined."""
     return None if math.isnan(value) else float(f"{value:.4g}")
+
+
+def _require_geometry(source: Source, scan: Scan) -> None:
+    if scan.affine is None:
+        raise Screen(source.shown).error(
+            "no-geometry",
+            "pictures without geometry, in which no lesion has a volume in mL, expected a scan "
+            "that has it. Leave out --min-lesion-ml.",
+        )
 
 
 def _require_free(source: Source, places: Places) -> None:

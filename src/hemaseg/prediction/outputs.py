@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hemaseg.errors import ConfigError
 from hemaseg.files import write_text
 from hemaseg.intake.sources import Source
 from hemaseg.metrics.confidence import expected_ml, soft_overlap
@@ -33,12 +34,25 @@ class Wanted:
         bids: Names of BIDS derivatives.
         dicom: SEG and structured report of scans from DICOM.
         keep_identity: What identifies the patient, into SEG and report.
+        min_lesion_ml: Lesions below this volume are removed from the mask, before it is measured
+            and written; with 0 none is.
+
+    Raises:
+        ConfigError: `min_lesion_ml` is negative or no finite number.
     """
 
     probability: bool = False
     bids: bool = False
     dicom: bool = True
     keep_identity: bool = False
+    min_lesion_ml: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_lesion_ml < math.inf:
+            raise ConfigError(
+                f"min-lesion-ml {self.min_lesion_ml}, expected a number of mL from 0 (nothing is "
+                "removed) upward. Correct it."
+            )
 
 
 class Clock:
@@ -65,10 +79,13 @@ class Case:
         scan: As read.
         shown: Its values that the network saw as 0 and 1.
         probabilities: (K, H, W) in [0, 1].
-        mask: (K, H, W).
+        mask: (K, H, W), without the lesions that were removed.
         measurement: Of the mask.
+        num_removed_lesions: As in `Cleaned`.
+        removed_ml: As in `Cleaned`.
         confidence: Dice that the network expects of the mask; NaN if that is empty.
-        expected_ml: Volume that the probabilities add up to; NaN without geometry.
+        expected_ml: Volume that the probabilities add up to, removed lesions included; NaN
+            without geometry.
         findings: Of reading, of comparing with training, and of writing.
     """
 
@@ -79,6 +96,8 @@ class Case:
     probabilities: NDArray[np.float32]
     mask: NDArray[np.bool_]
     measurement: Measurement
+    num_removed_lesions: int = 0
+    removed_ml: float = 0.0
     confidence: float = field(init=False)
     expected_ml: float = field(init=False)
     findings: list[Finding] = field(init=False)
@@ -123,7 +142,7 @@ def write_case(
     if wants_dicom:
         files += _write_dicom(case, wanted, model, clock)
     with clock.part("overview"):
-        files.append(_write_overview(case))
+        files.append(_write_overview(case, wanted.min_lesion_ml))
     return files
 
 
@@ -166,7 +185,7 @@ def _write_dicom(case: Case, wanted: Wanted, model: ModelRecord, clock: Clock) -
     return [seg, report]
 
 
-def _write_overview(case: Case) -> Path:
+def _write_overview(case: Case, min_lesion_ml: float) -> Path:
     path, measured = case.places.own("overview.png"), case.measurement
     spacing_mm = case.scan.spacing_mm
     volume = f"{measured.volume_ml:.1f} mL" if spacing_mm else f"{measured.num_voxels} pixels"
@@ -178,12 +197,23 @@ def _write_overview(case: Case) -> Path:
         pixel_mm=spacing_mm and spacing_mm[1:],
         caption=(
             f"{case.source.name}: {volume} in {measured.num_lesion_slices} slices",
+            *_removed(case, min_lesion_ml),
             *_doubts(case),
             f"Values {case.shown.low:g} to {case.shown.high:g} from black to white; slices {order}",
             "Research use only; not a medical device.",
         ),
     )
     return path
+
+
+def _removed(case: Case, min_lesion_ml: float) -> list[str]:
+    """A line of the picture that says what the mask does not show any more."""
+    if not case.num_removed_lesions:
+        return []
+    return [
+        f"Removed from the mask: {case.num_removed_lesions} lesions below {min_lesion_ml:g} mL, "
+        f"{case.removed_ml:.2g} mL together"
+    ]
 
 
 def _doubts(case: Case) -> list[str]:

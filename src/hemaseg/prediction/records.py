@@ -48,7 +48,7 @@ class Task(Section):
     """Of `model.json`, which has the hash of the weights."""
     hemaseg: str
     """Version."""
-    options: dict[str, str | bool | list[str]]
+    options: dict[str, str | bool | float | list[str]]
 
 
 class CaseRecord(Section):
@@ -68,9 +68,13 @@ class CaseRecord(Section):
     measurement: dict[str, str | int | float | None]
     """As in `predictions.csv`."""
     confidence: float | None = None
-    """The Dice that the network expects of its mask; null if that is empty."""
+    """The Dice that the network expects of the mask; null if that is empty."""
     expected_ml: float | None = None
-    """Volume that the probabilities add up to."""
+    """Volume that the probabilities add up to, removed lesions included."""
+    num_removed_lesions: int = 0
+    """Lesions below `min_lesion_ml` that were removed from the mask."""
+    removed_ml: float = 0.0
+    """Their volume together."""
     seconds: dict[str, float]
     """By part of the work."""
 
