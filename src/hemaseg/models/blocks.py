@@ -84,7 +84,7 @@ class SixLevelUNet(Network):
         widths = [base_width * 2**level for level in range(6)]
         stem_channels = base_width // 2
         self.stem = nn.Sequential(
-            nn.Conv2d(1, stem_channels, 1), nn.BatchNorm2d(stem_channels), activation()
+            nn.Conv2d(1, stem_channels, 1), nn.BatchNorm2d(stem_channels), activation(inplace=True)
         )
         inputs = [stem_channels, *widths[:-2]]
         self.encoder = nn.ModuleList(
@@ -98,7 +98,8 @@ class SixLevelUNet(Network):
             nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in deep_to_shallow
         )
         self.join = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(2 * width), activation()) for width in deep_to_shallow
+            nn.Sequential(nn.BatchNorm2d(2 * width), activation(inplace=True))
+            for width in deep_to_shallow
         )
         self.decoder = nn.ModuleList(stage(2 * width, width) for width in deep_to_shallow)
         self.head = nn.Conv2d(base_width, 1, 1)

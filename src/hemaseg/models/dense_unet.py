@@ -83,8 +83,7 @@ def double_pre_activated_conv(in_channels: int, out_channels: int) -> nn.Sequent
     """
     return nn.Sequential(
         nn.BatchNorm2d(in_channels),
-        # Not in place: the input is also a skip.
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(in_channels, out_channels, 3, padding=1),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
