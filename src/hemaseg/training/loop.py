@@ -37,7 +37,6 @@ from hemaseg.training.checkpoint import (
     write_record,
 )
 from hemaseg.training.device import (
-    Precision,
     choose_device,
     choose_precision,
     deterministic,
@@ -200,8 +199,15 @@ def train(
     try:
         with deterministic(recipe.training.is_deterministic):
             _run_epochs(
-                *(config, training, validation, folder, origin, start.network if start else None),
-                *(device, precision, done, progress),
+                config,
+                training,
+                validation,
+                folder,
+                record,
+                device=device,
+                initial=start.network if start else None,
+                done=done,
+                progress=progress,
             )
             calibration = add_doubt(
                 folder,
@@ -234,10 +240,10 @@ def _run_epochs(
     training: SliceSet,
     validation: SliceSet,
     folder: Path,
-    origin: DataOrigin,
-    initial: nn.Module | None,
+    record: RunRecord,
+    *,
     device: torch.device,
-    precision: Precision,
+    initial: nn.Module | None,
     done: list[Epoch],
     progress: Callable[[Progress], None] | None,
 ) -> None:
@@ -255,7 +261,7 @@ def _run_epochs(
     batch_size = recipe.training.batch_size
     num_steps = math.ceil(int(has_lesion.sum()) / batch_size)
     cosine, plateau = _schedules(optimiser, recipe.schedule, num_steps * recipe.training.num_epochs)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=record.precision == "bf16")
     reset_peak_memory(device)
     with (folder / "training.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(Epoch.__dataclass_fields__))
@@ -311,7 +317,7 @@ def _run_epochs(
                     image_size=recipe.slices.image_size,
                     intensity=recipe.intensity,
                     threshold=THRESHOLD,
-                    modality=origin.modality,
+                    modality=record.modality,
                 )
             done.append(row)
             table.writerow({k: "" if v != v else v for k, v in asdict(row).items()})
