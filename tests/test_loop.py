@@ -97,6 +97,14 @@ def test_same_seed_gives_same_bits(tmp_path: Path, model: str) -> None:
     pd.testing.assert_frame_equal(a[kept], b[kept], check_exact=True)
 
 
+@pytest.mark.parametrize("model", ["unet", "dr_unet", "dense_unet"])
+def test_recomputed_activations_give_the_same_bits(tmp_path: Path, model: str) -> None:
+    for name, is_on in (("kept", False), ("recomputed", True)):
+        run(tmp_path / name, config(model=model, training={"recomputes_activations": is_on}))
+    kept, recomputed = ((tmp_path / n / WEIGHTS).read_bytes() for n in ("kept", "recomputed"))
+    assert kept == recomputed
+
+
 def test_other_seed_gives_other_weights(tmp_path: Path) -> None:
     run(tmp_path / "a")
     run(tmp_path / "b", config(seed=1))

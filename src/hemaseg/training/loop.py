@@ -23,6 +23,7 @@ from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.metrics.calibration import Calibration
 from hemaseg.metrics.overlap import OverlapCounts
 from hemaseg.models.catalogue import build_model, model_class
+from hemaseg.models.recomputation import recomputation
 from hemaseg.slices.augmentation import augment
 from hemaseg.slices.dataset import SliceSet, epoch_order
 from hemaseg.training.checkpoint import (
@@ -227,8 +228,9 @@ def train(
         batch = recipe.training.batch_size
         message = (
             f"out of memory on {device} with batch_size {batch} and image_size "
-            f"{recipe.slices.image_size}. Halve training.batch_size, or choose a smaller "
-            "slices.image_size or model."
+            f"{recipe.slices.image_size}. Halve training.batch_size, set "
+            "training.recomputes_activations = true, or choose a smaller slices.image_size or "
+            "model."
         )
         finish("failed", message, done)
         raise TrainingError(message) from error
@@ -276,11 +278,12 @@ def _run_epochs(
                 images = training.images[indices].float().to(device)
                 masks = training.masks[indices].float().to(device)
                 images, masks = augment(images, masks, recipe.augmentation, random)
-                with autocast:
+                # The last step's gradients go before this step's activations come.
+                optimiser.zero_grad(set_to_none=True)
+                with autocast, recomputation(recipe.training.recomputes_activations):
                     logits = network(images.contiguous(memory_format=layout))
                 value = loss(logits, masks, recipe.loss)
                 sum_loss += _finite(value, training, indices, epoch, step)
-                optimiser.zero_grad(set_to_none=True)
                 value.backward()
                 optimiser.step()
                 if cosine is not None:
