@@ -5,10 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from hemaseg.config import LossConfig, Option
-from hemaseg.models.blocks import in_a_row
+from hemaseg.models.blocks import DoubleConv, in_a_row
 from hemaseg.models.catalogue import MODELS, build_model
 from hemaseg.models.recomputation import recomputation, recomputed
 from hemaseg.training.losses import loss
+from hemaseg.training.memory import LiveBytes
 
 SMALL: list[tuple[str, dict[str, Option]]] = [
     ("unet", {"base_width": 4}),
@@ -62,6 +63,41 @@ def test_no_bit_changes(name: str, options: dict[str, Option], precision: torch.
     counts = [value for key, value in state.items() if key.endswith("num_batches_tracked")]
     assert counts
     assert all(count == 3 for count in counts)
+
+
+@pytest.mark.parametrize(("name", "options"), SMALL, ids=IDS)
+def test_a_forward_pass_keeps_less(name: str, options: dict[str, Option]) -> None:
+    kept = []
+    for is_on in (False, True):
+        with torch.device("meta"):
+            network, images = build_model(name, options), torch.empty(4, 1, 64, 64)
+        live = LiveBytes()
+        with live, recomputation(is_on):
+            logits = network(images)
+        kept.append(live.now)
+        del logits
+    assert kept[1] < 0.4 * kept[0]
+
+
+def test_kept_bytes_in_closed_form() -> None:
+    """Per pixel: of each double convolution 4 results of C channels, or its output alone."""
+    num_blocks, channels, num_pixels = 3, 5, 2 * 16 * 16
+    blocks = [DoubleConv(channels, channels).to("meta") for _ in range(num_blocks)]
+    images = torch.empty(2, channels, 16, 16, device="meta")
+    per_result = 4 * channels * num_pixels
+    per_norm = 4 * 2 * channels  # mean and inverse deviation of the batch
+    for is_on, expected in (
+        (False, num_blocks * (4 * per_result + 2 * per_norm)),
+        (True, num_blocks * per_result),
+    ):
+        live = LiveBytes()
+        with live, recomputation(is_on):
+            x = images
+            for block in blocks:
+                x = recomputed(in_a_row, [block], x)
+        # Copies of running statistics and the like, of a few floats, are let pass.
+        assert expected <= live.now < expected + 500
+        del x
 
 
 def test_nothing_is_recomputed_without_gradients_or_outside_the_block() -> None:

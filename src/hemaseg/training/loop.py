@@ -48,6 +48,7 @@ from hemaseg.training.device import (
 )
 from hemaseg.training.doubt import add_doubt
 from hemaseg.training.losses import loss
+from hemaseg.training.memory import require_memory
 
 THRESHOLD = 0.5
 """Probability from which a pixel belongs to the mask; the paper states none."""
@@ -107,11 +108,17 @@ class Progress:
     step: int
     num_steps: int
     last: Epoch | None
+    predicted_peak_mib: float
 
     def describe(self) -> str:
-        """A few words for a progress line, with the validation Dice of the last epoch."""
+        """A few words for a progress line: what is known of the run so far.
+
+        In the first epoch that is the predicted peak of memory, then the last validation Dice.
+        """
         words = f"training, epoch {self.epoch}/{self.num_epochs}"
-        return words if self.last is None else f"{words}, Dice {self.last.validation_dice:.3f}"
+        if self.last is None:
+            return f"{words}, predicted peak {self.predicted_peak_mib:,.0f} MiB"
+        return f"{words}, Dice {self.last.validation_dice:.3f}"
 
 
 def train(
@@ -145,7 +152,8 @@ def train(
 
     Raises:
         TrainingError: No lesion in training or validation, a loss that is not finite (with the
-            cases of the batch), or no memory (with what to change).
+            cases of the batch), or not enough memory, by prediction or in fact (with what to
+            change).
         ConfigError: An unknown model or device, or weights of another network to start from.
         KeyboardInterrupt: After the run folder was left usable, with status "interrupted".
     """
@@ -158,6 +166,9 @@ def train(
     _require_size(config, int(training.has_lesion.sum()))
     device = choose_device(config.device)
     precision = choose_precision(recipe.training.precision, device)
+    predicted_mib = require_memory(
+        config, device=device, precision=precision, num_slices=int(training.has_lesion.sum())
+    )
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, MODEL, "training.csv"):  # of an earlier run
         (folder / name).unlink(missing_ok=True)
@@ -173,6 +184,7 @@ def train(
         num_training_lesion_slices=int(training.has_lesion.sum()),
         num_validation_subjects=len({name.subject for name in validation.names}),
         num_validation_slices=len(validation),
+        predicted_peak_mib=predicted_mib,
         **asdict(origin),
     )
     write_record(record, folder / RUN)
@@ -289,8 +301,16 @@ def _run_epochs(
                 if cosine is not None:
                     cosine.step()
                 if progress is not None:
-                    last = done[-1] if done else None
-                    progress(Progress(epoch, recipe.training.num_epochs, step, num_steps, last))
+                    progress(
+                        Progress(
+                            epoch=epoch,
+                            num_epochs=recipe.training.num_epochs,
+                            step=step,
+                            num_steps=num_steps,
+                            last=done[-1] if done else None,
+                            predicted_peak_mib=record.predicted_peak_mib or math.nan,
+                        )
+                    )
             training_s = time.perf_counter() - start
             validation_loss, validation_dice = validate(network, validation, config, autocast)
             if not math.isfinite(validation_loss):
