@@ -1,10 +1,11 @@
-"""What the networks cost at full size on this machine: the cost table of docs/reproduction.md.
+"""What the networks cost at full size on this machine: cost tables of docs/reproduction.md.
 
-    python scripts/measure_costs.py [--device cpu] [--steps 4] > results/costs-full-size.csv
+    python scripts/measure_costs.py [--steps 4] [--turns 3] > results/costs-memory.csv
 
-Each network runs in a process of its own, so that peak memory is its own. Networks take turns, and
-the median over the turns is printed, so that a slow moment of the machine hits all alike. Training
-steps are those of the paper's recipe: Dice loss, Adam, batch 8, 256x256, fp32.
+Each network runs with activations kept and with activations recomputed, each in a process of its
+own, so that peak memory is its own. Processes take turns, and the median over the turns is printed,
+so that a slow moment of the machine hits all alike. Training steps are those of the paper's recipe:
+Dice loss, Adam, batch 8 unless `--batch-size` says otherwise, 256x256, fp32.
 """
 
 import argparse
@@ -16,88 +17,121 @@ import time
 
 import torch
 
-from hemaseg.config import LossConfig
+from hemaseg.config import ModelConfig, Recipe, RunConfig, TrainingConfig
 from hemaseg.models.catalogue import build_model
 from hemaseg.models.cost import model_cost
+from hemaseg.models.recomputation import recomputation
 from hemaseg.training.device import choose_device, peak_memory_mib, reset_peak_memory
 from hemaseg.training.losses import loss
+from hemaseg.training.memory import require_memory
 
 MODELS = ("unet", "dr_unet", "dense_unet")
-BATCH_SIZE = 8
-NUM_TURNS = 3
+KEPT, RECOMPUTED = "kept", "recomputed"
+"""What happens to activations."""
 
 
-def measure(name: str, device_name: str, num_steps: int) -> dict[str, float]:
-    """Seconds per training step, milliseconds per predicted slice, and peak MiB of each."""
+def measure(
+    name: str, activations: str, *, device_name: str, num_steps: int, batch_size: int
+) -> dict[str, float]:
+    """Seconds per training step, milliseconds per predicted slice, and peak MiB of each.
+
+    The peak of training is also predicted.
+    """
+    training = TrainingConfig(
+        batch_size=batch_size, recomputes_activations=activations == RECOMPUTED
+    )
+    recipe = Recipe(description="the paper's", training=training)
     device = choose_device(device_name)
+    config = RunConfig(model=ModelConfig(name=name), recipe=recipe)
+    predicted_mib = require_memory(config, device=device, precision="fp32", num_slices=batch_size)
     torch.manual_seed(0)
     network = build_model(name).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.rand(BATCH_SIZE, 1, 256, 256).to(device, memory_format=torch.channels_last)
+    images = torch.rand(batch_size, 1, 256, 256).to(device, memory_format=torch.channels_last)
     masks = (images > 0.9).float()
     network.eval()
     reset_peak_memory(device)
     with torch.inference_mode():
-        slice_s = _median_s(lambda: network(images[:1]), num_steps, device)
+        slice_s, _ = _median_s(lambda: network(images[:1]), num_steps, device)
     prediction_mib = peak_memory_mib(device)
     network.train()
     optimiser = torch.optim.Adam(network.parameters())
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
-        loss(network(images), masks, LossConfig()).backward()
+        with recomputation(training.recomputes_activations):
+            logits = network(images)
+        loss(logits, masks, recipe.loss).backward()
         optimiser.step()
 
     reset_peak_memory(device)
-    step_s = _median_s(step, num_steps, device)
+    step_s, step_cpu_s = _median_s(step, num_steps, device)
     return {
         "training_step_s": step_s,
+        "training_step_cpu_s": step_cpu_s,
         "prediction_ms_per_slice": 1000 * slice_s,
         "training_peak_mib": peak_memory_mib(device) or float("nan"),
+        "predicted_training_peak_mib": predicted_mib,
         "prediction_peak_mib": prediction_mib or float("nan"),
     }
 
 
-def _median_s(call: object, num_calls: int, device: torch.device) -> float:
-    """Median seconds of a call after one that is not counted."""
+def _median_s(call: object, num_calls: int, device: torch.device) -> tuple[float, float]:
+    """Median seconds of a call after one that is not counted: by the clock, and of the CPU.
+
+    Those of the CPU (all threads) heed other programs on a busy machine less.
+    """
     assert callable(call)
     seconds = []
     for _ in range(num_calls + 1):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+        seconds.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    clock_s, cpu_s = zip(*seconds[1:], strict=True)
+    return statistics.median(clock_s), statistics.median(cpu_s)
 
 
 def main() -> None:
-    """Print one CSV row per network."""
+    """Print one CSV row per network and way with its activations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--only", choices=MODELS, help=argparse.SUPPRESS)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(measure(options.only, options.device, options.steps)))
+        found = measure(
+            *options.only,
+            device_name=options.device,
+            num_steps=options.steps,
+            batch_size=options.batch_size,
+        )
+        print(json.dumps(found))
         return
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in MODELS}
-    for _ in range(NUM_TURNS):
-        for name in MODELS:
-            arguments = ["--device", options.device, "--steps", str(options.steps)]
+    ways = [(name, activations) for name in MODELS for activations in (KEPT, RECOMPUTED)]
+    turns: dict[tuple[str, str], list[dict[str, float]]] = {way: [] for way in ways}
+    arguments = ["--device", options.device, "--steps", str(options.steps)]
+    arguments += ["--batch-size", str(options.batch_size)]
+    for _ in range(options.turns):
+        for way in ways:
             output = subprocess.run(
-                [sys.executable, __file__, "--only", name, *arguments],
+                [sys.executable, __file__, "--only", *way, *arguments],
                 check=True,
                 capture_output=True,
                 text=True,
             ).stdout
-            turns[name].append(json.loads(output))
-    keys = list(turns[MODELS[0]][0])
-    print(",".join(["model", "num_parameters", "num_multiply_adds", *keys]))
-    for name in MODELS:
+            turns[way].append(json.loads(output))
+    keys = list(turns[ways[0]][0])
+    head = ["model", "activations", "batch_size", "num_parameters", "num_multiply_adds", *keys]
+    print(",".join(head))
+    for name, activations in ways:
         size = model_cost(name)
-        medians = [statistics.median(turn[key] for turn in turns[name]) for key in keys]
-        row = [name, size.num_parameters, size.num_multiply_adds, *(f"{m:.4g}" for m in medians)]
-        print(",".join(map(str, row)))
+        own = turns[name, activations]
+        medians = [f"{statistics.median(turn[key] for turn in own):.4g}" for key in keys]
+        counts = [options.batch_size, size.num_parameters, size.num_multiply_adds]
+        print(",".join(map(str, [name, activations, *counts, *medians])))
 
 
 if __name__ == "__main__":

@@ -143,6 +143,8 @@ def training_table(study: str) -> str:
 def full_size_table() -> str:
     """What the networks cost at full size, measured by scripts/measure_costs.py."""
     costs = pd.read_csv(RESULTS / "costs-full-size.csv").set_index("model")
+    if "activations" in costs:
+        costs = costs[costs["activations"] == "kept"]
     unet = costs.loc["unet"]
     rows = [
         [
@@ -153,14 +155,32 @@ def full_size_table() -> str:
             f"({row['training_step_s'] / unet['training_step_s']:.2f})",
             f"{row['prediction_ms_per_slice']:.0f} "
             f"({row['prediction_ms_per_slice'] / unet['prediction_ms_per_slice']:.2f})",
-            f"{row['training_peak_mib'] / 1024:.1f}",
             f"{row['prediction_peak_mib'] / 1024:.2f}",
         ]
         for model, row in costs.iterrows()
     ]
     head = ["model", "parameters", "multiply-adds", "s per training step (ratio to U-Net)"]
-    head += ["ms per predicted slice (ratio)", "training peak, GiB", "prediction peak, GiB"]
+    head += ["ms per predicted slice (ratio)", "prediction peak, GiB"]
     return markdown(head, rows)
+
+
+def memory_table() -> str:
+    """Peak memory of training with activations kept and recomputed, and the price in time."""
+    costs = pd.read_csv(RESULTS / "costs-memory.csv").set_index("model")
+    all_kept = costs[costs["activations"] == "kept"]
+    all_recomputed = costs[costs["activations"] == "recomputed"]
+    rows = []
+    for model in MODELS:
+        kept, recomputed = all_kept.loc[model], all_recomputed.loc[model]
+        peaks = [
+            f"{way[key]:,.0f}"
+            for way in (kept, recomputed)
+            for key in ("training_peak_mib", "predicted_training_peak_mib")
+        ]
+        time = recomputed["training_step_cpu_s"] / kept["training_step_cpu_s"]
+        rows.append([model, f"{4 * kept['num_parameters'] / 2**20:.0f}", *peaks, f"{time:.2f}"])
+    head = ["model", "weights, MiB", "kept: peak, MiB", "predicted"]
+    return markdown([*head, "recomputed: peak, MiB", "predicted", "time of a step, ratio"], rows)
 
 
 def p_value(p: float) -> str:
@@ -168,6 +188,10 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+COST_TABLES: dict[str, Callable[[], str]] = {
+    "full-size": full_size_table,
+    "memory": memory_table,
+}
 STUDY_TABLES: dict[str, Callable[[str], str]] = {
     "scores": scores_table,
     "pairs": pairs_table,
@@ -182,7 +206,7 @@ def filled(text: str) -> str:
 
     def table(match: re.Match[str]) -> str:
         study, _, name = match[1].partition("-")
-        made = STUDY_TABLES[name](study) if study in STUDIES else full_size_table()
+        made = STUDY_TABLES[name](study) if study in STUDIES else COST_TABLES[match[1]]()
         return f"<!-- table: {match[1]} -->\n{made}\n<!-- end -->"
 
     return re.sub(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)

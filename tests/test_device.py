@@ -1,3 +1,4 @@
+import os
 import sys
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 
 from hemaseg.errors import ConfigError
 from hemaseg.training.device import (
+    available_memory_mib,
     choose_device,
     choose_precision,
     deterministic,
@@ -12,6 +14,7 @@ from hemaseg.training.device import (
     memory_format,
     peak_memory_mib,
     reset_peak_memory,
+    resident_memory_mib,
 )
 
 CPU = torch.device("cpu")
@@ -79,6 +82,36 @@ def test_peak_memory_sees_an_allocation() -> None:
     assert before is not None
     assert after is not None
     assert after - before > 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_memory_of_process_and_machine() -> None:
+    before, available = resident_memory_mib(), available_memory_mib(CPU)
+    block = torch.ones(64, 2**20)  # 256 MiB
+    after = resident_memory_mib()
+    del block
+    assert before is not None
+    assert after is not None
+    assert available is not None
+    assert 200 < after - before < 300
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+    assert 0 < available < total
+
+
+def test_memory_of_a_gpu_is_what_is_free_and_what_is_held_for_reuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 * 2**20, 400 * 2**20))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50 * 2**20)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20 * 2**20)
+    assert available_memory_mib(torch.device("cuda")) == 130
+
+
+def test_memory_is_unknown_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available_memory_mib(torch.device("mps")) is None
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert available_memory_mib(CPU) is None
+    assert resident_memory_mib() is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
 from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.slices.dataset import SliceName, SliceSet
-from hemaseg.training import loop
+from hemaseg.training import loop, memory
 from hemaseg.training.checkpoint import (
     MODEL,
     RUN,
@@ -95,6 +95,37 @@ def test_same_seed_gives_same_bits(tmp_path: Path, model: str) -> None:
     a, b = (pd.read_csv(tmp_path / name / "training.csv") for name in ("a", "b"))
     kept = ["epoch", "training_loss", "validation_loss", "validation_dice", "learning_rate"]
     pd.testing.assert_frame_equal(a[kept], b[kept], check_exact=True)
+
+
+@pytest.mark.parametrize("model", ["unet", "dr_unet", "dense_unet"])
+def test_recomputed_activations_give_the_same_bits(tmp_path: Path, model: str) -> None:
+    for name, is_on in (("kept", False), ("recomputed", True)):
+        run(tmp_path / name, config(model=model, training={"recomputes_activations": is_on}))
+    kept, recomputed = ((tmp_path / n / WEIGHTS).read_bytes() for n in ("kept", "recomputed"))
+    assert kept == recomputed
+
+
+def test_peak_memory_is_predicted_in_record_and_progress(tmp_path: Path) -> None:
+    steps: list[loop.Progress] = []
+    record = loop.train(
+        config(), discs(6, 1), discs(3, 2), tmp_path, origin=ORIGIN, progress=steps.append
+    )
+    assert record.predicted_peak_mib is not None
+    assert record.predicted_peak_mib == steps[0].predicted_peak_mib
+    words = f"training, epoch 1/3, predicted peak {record.predicted_peak_mib:,.0f} MiB"
+    assert steps[0].describe() == words
+    assert "predicted" not in steps[-1].describe()
+    if record.peak_memory_mib is not None:  # of a process that has done much else
+        assert 0.5 < record.predicted_peak_mib / record.peak_memory_mib < 1.5
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_memory_mib", lambda device: 1.0)
+    with pytest.raises(TrainingError, match=r"batch_size 4 and image_size 32 .* the 1 MiB that"):
+        run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_seed_gives_other_weights(tmp_path: Path) -> None:

@@ -16,10 +16,17 @@ from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.table import read_cohort, write_cohort
 from hemaseg.comparison.paired import Comparison
 from hemaseg.config import StudyConfig, read_config
-from hemaseg.errors import CheckpointError, ComparisonError, ConfigError, SplitError
+from hemaseg.errors import (
+    CheckpointError,
+    ComparisonError,
+    ConfigError,
+    SplitError,
+    TrainingError,
+)
 from hemaseg.models.cost import model_cost
 from hemaseg.reporting.report import write_report
 from hemaseg.studies.study import Study, compare_tables, gather, open_study, run_study
+from hemaseg.training import memory
 from hemaseg.training.loop import Epoch
 from small_heads import small_head, write_heads
 
@@ -286,6 +293,26 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
         open_study(folder / "study.toml", folder / "new")
     assert type(caught.value).__module__ == "hemaseg.errors"
     assert not (folder / "new").exists()
+
+
+def test_an_arm_that_does_not_fit_is_refused_before_another_is_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second network takes more than the first."""
+    write_study(folder, {"arms": STUDY["arms"][::-1]})
+    study = open_study(folder / "study.toml", folder / "new")
+    needed = [
+        memory.training_mib(run.config.model, run.config.recipe, batch_size=64, precision="fp32")
+        for run in study.runs[:2]
+    ]
+    assert needed[0] < needed[1] - 1
+    monkeypatch.setattr(memory, "available_memory_mib", lambda device: needed[1] - 1)
+    with pytest.raises(TrainingError, match="training unet with batch_size 64"):
+        run_study(study)
+    assert not (folder / "new" / "runs").exists()
+    # What is trained already needs no memory.
+    write_study(folder)
+    run_study(open_study(folder / "study.toml", folder / "out"))
 
 
 @pytest.mark.parametrize("text", ["", "epoch,epoch_s\n1,fast\n", "epoch\n1\n", None])

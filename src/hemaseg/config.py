@@ -132,6 +132,10 @@ class TrainingConfig(Section):
     (on CUDA with TF32 in convolutions, as is PyTorch's default). Prediction is always fp32."""
     is_deterministic: bool = True
     """Whether PyTorch must use algorithms that repeat to the bit for equal seeds."""
+    recomputes_activations: bool = False
+    """Whether activations are computed again in the backward pass in place of being kept for it:
+    less memory for more time, and no number changes. Known as activation or gradient
+    checkpointing; `docs/reproduction.md` says what it saves and costs."""
 
 
 class Recipe(Section):

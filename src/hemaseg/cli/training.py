@@ -195,10 +195,9 @@ def train(
     from hemaseg.cohorts.table import read_cohort
     from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
     from hemaseg.slices.dataset import load_slices
-    from hemaseg.studies.runs import require_trainable
+    from hemaseg.studies.runs import require_memory, require_trainable
     from hemaseg.training import loop
     from hemaseg.training.checkpoint import load_start, require_fitting
-    from hemaseg.training.device import choose_device
 
     require_free(output / "run.json", force)
     begin = None if start is None else load_start(find_models(start)[0], output)
@@ -217,7 +216,7 @@ def train(
     )
     # Before the scans are read, which takes longer.
     require_trainable(config)
-    choose_device(device)
+    require_memory(config)
     cohort = read_cohort(cohort_file)
     made = read_split(split_file)
     selected = parts(made, cohort, fold)

@@ -3,11 +3,13 @@
 Shape legend: N batch, C channels, H rows, W columns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+
+from hemaseg.models.recomputation import recomputed
 
 Stage = Callable[[int, int], nn.Module]
 """Builds the stage of one level: `(in_channels, out_channels) -> module`."""
@@ -65,6 +67,44 @@ def require_width(base_width: int, *, multiple: int) -> None:
         raise ValueError(f"base_width {base_width}, expected a positive multiple of {multiple}")
 
 
+def in_a_row(modules: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """One module after the other."""
+    for module in modules:
+        x = module(x)
+    return x
+
+
+def rise(modules: Sequence[nn.Module], x: Tensor, skip: Tensor) -> Tensor:
+    """One level up: [upsampled, skip] through all modules but the first, which upsamples.
+
+    Args:
+        modules: That which doubles rows and columns; those that follow the concatenation.
+        x: `(N, C, H/2, W/2)`, from the level below.
+        skip: `(N, D, H, W)`, from the encoder.
+    """
+    upsample, *others = modules
+    return in_a_row(others, torch.cat([upsample(x), skip], dim=1))
+
+
+class Units(nn.Sequential):
+    """A stage of several units in a row, each of which `recomputation` takes by itself."""
+
+
+def through(
+    compute: Callable[..., Tensor], modules: Sequence[nn.Module], *inputs: Tensor
+) -> Tensor:
+    """`compute(modules, *inputs)` as `recomputation` says, where the last module is a stage.
+
+    Modules and stage are one stretch; of `Units`, only the first one is, and the others follow.
+    """
+    *before, stage = modules
+    first, *others = stage if isinstance(stage, Units) else [stage]
+    x = recomputed(compute, [*before, first], *inputs)
+    for unit in others:
+        x = recomputed(in_a_row, [unit], x)
+    return x
+
+
 class DoubleConv(nn.Sequential):
     """Twice: 3x3 convolution with bias, batch norm, ReLU; `(N, in, H, W)` to `(N, out, H, W)`."""
 
@@ -97,7 +137,7 @@ class SixLevelUNet(Network):
         widths = [base_width * 2**level for level in range(6)]
         stem_channels = base_width // 2
         self.stem = nn.Sequential(
-            nn.Conv2d(1, stem_channels, 1), nn.BatchNorm2d(stem_channels), activation()
+            nn.Conv2d(1, stem_channels, 1), nn.BatchNorm2d(stem_channels), activation(inplace=True)
         )
         inputs = [stem_channels, *widths[:-2]]
         self.encoder = nn.ModuleList(
@@ -111,21 +151,20 @@ class SixLevelUNet(Network):
             nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in deep_to_shallow
         )
         self.join = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(2 * width), activation()) for width in deep_to_shallow
+            nn.Sequential(nn.BatchNorm2d(2 * width), activation(inplace=True))
+            for width in deep_to_shallow
         )
         self.decoder = nn.ModuleList(stage(2 * width, width) for width in deep_to_shallow)
         self.head = nn.Conv2d(base_width, 1, 1)
 
     def logits(self, image: Tensor) -> Tensor:
         """Logits `(N, 1, H, W)` of images `(N, 1, H, W)`; H and W multiples of 32."""
-        x = self.stem(image)
+        top, *lower = self.encoder
+        x = through(in_a_row, [self.stem, top], image)
         skips: list[Tensor] = []
-        for stage in self.encoder:
-            x = stage(x)
+        for stage in [*lower, self.bottleneck]:
             skips.append(x)
-            x = self.pool(x)
-        x = self.bottleneck(x)
-        for upsample, join, stage in zip(self.upsample, self.join, self.decoder, strict=True):
-            x = torch.cat([upsample(x), skips.pop()], dim=1)
-            x = stage(join(x))
+            x = through(in_a_row, [self.pool, stage], x)
+        for modules in zip(self.upsample, self.join, self.decoder, strict=True):
+            x = through(rise, modules, x, skips.pop())
         return cast(Tensor, self.head(x))

@@ -16,20 +16,22 @@ parameters than DR U-Net, as Liu says.
 20243335
 """
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from hemaseg.models.blocks import Network, require_width
+from hemaseg.models.blocks import Network, in_a_row, require_width, rise
+from hemaseg.models.recomputation import recomputed
 
 NUM_LAYERS = (3, 6, 12, 8)
 """Layers of the four dense blocks, from the shallowest to the deepest."""
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 3x3 convolution to k channels, concatenated to its input: `(N, C + k, H, W)`.
+    """BN, ReLU, 3x3 convolution to k channels; `(N, C, H, W)` to new features `(N, k, H, W)`.
 
     With bottleneck, a BN, ReLU, 1x1 convolution to 4k channels comes first.
     """
@@ -50,20 +52,42 @@ class DenseLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Input and new features, in this order."""
-        return torch.cat([x, self.new_features(x)], dim=1)
+        """The new features alone; `DenseBlock` joins them to what came before."""
+        return cast(Tensor, self.new_features(x))
 
 
-def dense_block(
-    in_channels: int, num_layers: int, growth_rate: int, *, has_bottleneck: bool
-) -> nn.Sequential:
-    """Dense layers in a row; `(N, C, H, W)` to `(N, C + num_layers * k, H, W)`."""
-    return nn.Sequential(
-        *(
-            DenseLayer(in_channels + i * growth_rate, growth_rate, has_bottleneck=has_bottleneck)
-            for i in range(num_layers)
+class DenseBlock(nn.Sequential):
+    """Dense layers, each on all features before it; `(N, C, H, W)` to `(N, C + layers * k, H, W)`.
+
+    Features are passed on as a list, so that under `recomputation` each is kept once and not again
+    in every concatenation after it: the memory-efficient DenseNet of Pleiss et al. 2017 (arXiv
+    1707.06990).
+    """
+
+    def __init__(
+        self, in_channels: int, num_layers: int, growth_rate: int, *, has_bottleneck: bool
+    ) -> None:
+        super().__init__(
+            *(
+                DenseLayer(
+                    in_channels + i * growth_rate, growth_rate, has_bottleneck=has_bottleneck
+                )
+                for i in range(num_layers)
+            )
         )
-    )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input and the new features of all layers, in this order."""
+        features = [x]
+        for layer in self:
+            features.append(recomputed(_on_all, [layer], *features))
+        return torch.cat(features, dim=1)
+
+
+def _on_all(modules: Sequence[nn.Module], *features: Tensor) -> Tensor:
+    """One module on the concatenation of all features."""
+    (layer,) = modules
+    return cast(Tensor, layer(torch.cat(features, dim=1) if len(features) > 1 else features[0]))
 
 
 def transition(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -83,8 +107,7 @@ def double_pre_activated_conv(in_channels: int, out_channels: int) -> nn.Sequent
     """
     return nn.Sequential(
         nn.BatchNorm2d(in_channels),
-        # Not in place: the input is also a skip.
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(in_channels, out_channels, 3, padding=1),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
@@ -155,15 +178,13 @@ class DenseUNet(Network):
             channels = append_level(nn.Identity(), channels, 1.0)
         block_layers = NUM_LAYERS if placement == "R1" else NUM_LAYERS[:-1]
         for num_layers in block_layers:
-            block = dense_block(channels, num_layers, growth_rate, has_bottleneck=has_bottleneck)
+            block = DenseBlock(channels, num_layers, growth_rate, has_bottleneck=has_bottleneck)
             channels = append_level(block, channels + num_layers * growth_rate, compression)
         if placement == "R1":
             self.bottleneck = double_pre_activated_conv(channels, 16 * base_width)
             channels = 16 * base_width
         else:
-            block = dense_block(
-                channels, NUM_LAYERS[-1], growth_rate, has_bottleneck=has_bottleneck
-            )
+            block = DenseBlock(channels, NUM_LAYERS[-1], growth_rate, has_bottleneck=has_bottleneck)
             channels += NUM_LAYERS[-1] * growth_rate
             self.bottleneck = nn.Sequential(block, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
@@ -188,8 +209,8 @@ class DenseUNet(Network):
         for stage, transition in zip(self.encoder, self.transition, strict=True):
             x = stage(x)
             skips.append(x)
-            x = transition(x)
-        x = self.bottleneck(x)
-        for upsample, stage in zip(self.upsample, self.decoder, strict=True):
-            x = stage(torch.cat([upsample(x), skips.pop()], dim=1))
+            x = recomputed(in_a_row, [transition], x)
+        x = recomputed(in_a_row, [self.bottleneck], x)
+        for modules in zip(self.upsample, self.decoder, strict=True):
+            x = recomputed(rise, modules, x, skips.pop())
         return cast(Tensor, self.head(x))

@@ -19,7 +19,7 @@ in intracerebral hemorrhage", Stroke 2022, 53:167, and the authors' public Tenso
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hemaseg.models.blocks import SixLevelUNet, require_width
+from hemaseg.models.blocks import SixLevelUNet, Units, require_width
 
 
 class ResidualUnit(nn.Module):
@@ -53,7 +53,7 @@ class ResidualUnit(nn.Module):
         return functional.elu(self.main(x) + self.side(x), inplace=True)
 
 
-class ReducedStage(nn.Sequential):
+class ReducedStage(Units):
     """Reduce to a quarter of `out_channels`, then expand; `(N, in, H, W)` to `(N, out, H, W)`."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

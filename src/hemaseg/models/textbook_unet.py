@@ -13,10 +13,16 @@ after each 3x3 convolution (with bias); one logit instead of two classes.
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
-from hemaseg.models.blocks import DoubleConv, Network, require_width
+from hemaseg.models.blocks import (
+    DoubleConv,
+    Network,
+    in_a_row,
+    require_width,
+    rise,
+)
+from hemaseg.models.recomputation import recomputed
 
 
 class TextbookUNet(Network):
@@ -47,13 +53,12 @@ class TextbookUNet(Network):
 
     def logits(self, image: Tensor) -> Tensor:
         """Logits `(N, 1, H, W)` of images `(N, 1, H, W)`; H and W multiples of 16."""
-        x = image
+        top, *lower = self.encoder
+        x = recomputed(in_a_row, [top], image)
         skips: list[Tensor] = []
-        for stage in self.encoder:
-            x = stage(x)
+        for stage in [*lower, self.bottleneck]:
             skips.append(x)
-            x = self.pool(x)
-        x = self.bottleneck(x)
-        for upsample, stage in zip(self.upsample, self.decoder, strict=True):
-            x = stage(torch.cat([upsample(x), skips.pop()], dim=1))
+            x = recomputed(in_a_row, [self.pool, stage], x)
+        for modules in zip(self.upsample, self.decoder, strict=True):
+            x = recomputed(rise, modules, x, skips.pop())
         return cast(Tensor, self.head(x))

@@ -66,6 +66,25 @@ def require_trainable(config: RunConfig) -> None:
         ) from error
 
 
+def require_memory(config: RunConfig) -> None:
+    """Check that a training fits into the memory that there is now.
+
+    Raises:
+        ConfigError: There is no such device here.
+        TrainingError: It does not fit; says what would.
+    """
+    from hemaseg.training import memory
+    from hemaseg.training.device import choose_device, choose_precision
+
+    device = choose_device(config.device)
+    memory.require_memory(
+        config,
+        device=device,
+        precision=choose_precision(config.recipe.training.precision, device),
+        num_slices=config.recipe.training.batch_size,
+    )
+
+
 def is_complete(run: PlannedRun, split: Split) -> bool:
     """Whether nothing is left to do.
 
@@ -73,7 +92,7 @@ def is_complete(run: PlannedRun, split: Split) -> bool:
         CheckpointError: The run was trained on other cases, or its record is damaged.
     """
     files = (run.list_of_predictions, *run.score_files)
-    return _is_trained(run, split) and all(file.exists() for file in files)
+    return is_trained(run, split) and all(file.exists() for file in files)
 
 
 def complete_run(
@@ -92,7 +111,7 @@ def complete_run(
         HemasegError: Whatever training, prediction and scoring can refuse.
     """
     selected = parts(split, cohort, run.fold)
-    if not _is_trained(run, split):
+    if not is_trained(run, split):
         for file in (
             run.list_of_predictions,
             *run.score_files,
@@ -110,7 +129,12 @@ def complete_run(
     write_scores(scores, run.score_files[0])
 
 
-def _is_trained(run: PlannedRun, split: Split) -> bool:
+def is_trained(run: PlannedRun, split: Split) -> bool:
+    """Whether its training is complete.
+
+    Raises:
+        CheckpointError: It was trained on other cases, or its record is damaged.
+    """
     from hemaseg.training.checkpoint import RUN, RunRecord, read_record
 
     path = run.folder / RUN

@@ -54,6 +54,8 @@ from hemaseg.studies.runs import (
     Report,
     complete_run,
     is_complete,
+    is_trained,
+    require_memory,
     require_trainable,
 )
 
@@ -200,7 +202,8 @@ def make_split(cohort: Cohort, config: SplitConfig) -> Split:
 def run_study(study: Study, progress: Progress | None = None) -> Comparison:
     """Train, predict and score what is missing; then gather, compare and write all tables.
 
-    A run that is complete is not repeated, so an interrupted study goes on where it stopped.
+    A run that is complete is not repeated, so an interrupted study goes on where it stopped. An arm
+    that by prediction does not fit into memory is refused before any is trained.
 
     Raises:
         HemasegError: Whatever a run, its predictions or the comparison can refuse.
@@ -210,6 +213,9 @@ def run_study(study: Study, progress: Progress | None = None) -> Comparison:
         import torch
 
         torch.set_num_threads(study.config.num_threads)
+    untrained = {run.arm.name: run for run in missing if not is_trained(run, study.split)}
+    for run in untrained.values():  # one of each arm, before hours of training another
+        require_memory(run.config)
     for number, run in enumerate(missing):
         complete_run(
             run,

@@ -106,6 +106,8 @@ class RunRecord(Section):
     best_epoch: int | None = None
     best_validation_dice: float | None = None
     training_s: float = 0.0
+    predicted_peak_mib: float | None = None
+    """What `peak_memory_mib` was expected to be, before the first step; null in older records."""
     peak_memory_mib: float | None = None
     inference_slices_per_s: float | None = None
     calibration: Calibration | None = None

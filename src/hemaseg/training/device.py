@@ -99,11 +99,36 @@ def peak_memory_mib(device: torch.device) -> float | None:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text()
-        match = re.search(r"VmHWM:\s+(\d+) kB", status)
-        return int(match[1]) / 1024 if match else None
-    return None
+    return _proc_mib("self/status", "VmHWM")
+
+
+def resident_memory_mib() -> float | None:
+    """What this process holds of the machine's memory now, in MiB; None where that is unknown."""
+    return _proc_mib("self/status", "VmRSS")
+
+
+def available_memory_mib(device: torch.device) -> float | None:
+    """What a training could take now, in MiB: of the device on CUDA, of the machine on Linux.
+
+    On a machine it is what programs can get without swapping; a lower limit that a container sets
+    is not seen.
+
+    Returns:
+        None where neither can be known.
+    """
+    if device.type == "cuda":
+        # What PyTorch holds for reuse is taken on the device, and yet available.
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + reserved) / 2**20
+    return _proc_mib("meminfo", "MemAvailable") if device.type == "cpu" else None
+
+
+def _proc_mib(file: str, key: str) -> float | None:
+    """A line of a file in /proc, from kB to MiB; None where there is none, as on other systems."""
+    if sys.platform != "linux":
+        return None
+    match = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc", file).read_text(), re.MULTILINE)
+    return int(match[1]) / 1024 if match else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.metrics.calibration import Calibration
 from hemaseg.metrics.overlap import OverlapCounts
 from hemaseg.models.catalogue import build_model, model_class
+from hemaseg.models.recomputation import recomputation
 from hemaseg.slices.augmentation import augment
 from hemaseg.slices.dataset import SliceSet, epoch_order
 from hemaseg.training.checkpoint import (
@@ -37,7 +38,6 @@ from hemaseg.training.checkpoint import (
     write_record,
 )
 from hemaseg.training.device import (
-    Precision,
     choose_device,
     choose_precision,
     deterministic,
@@ -48,6 +48,7 @@ from hemaseg.training.device import (
 )
 from hemaseg.training.doubt import add_doubt
 from hemaseg.training.losses import loss
+from hemaseg.training.memory import require_memory
 
 THRESHOLD = 0.5
 """Probability from which a pixel belongs to the mask; the paper states none."""
@@ -107,11 +108,17 @@ class Progress:
     step: int
     num_steps: int
     last: Epoch | None
+    predicted_peak_mib: float
 
     def describe(self) -> str:
-        """A few words for a progress line, with the validation Dice of the last epoch."""
+        """A few words for a progress line: what is known of the run so far.
+
+        In the first epoch that is the predicted peak of memory, then the last validation Dice.
+        """
         words = f"training, epoch {self.epoch}/{self.num_epochs}"
-        return words if self.last is None else f"{words}, Dice {self.last.validation_dice:.3f}"
+        if self.last is None:
+            return f"{words}, predicted peak {self.predicted_peak_mib:,.0f} MiB"
+        return f"{words}, Dice {self.last.validation_dice:.3f}"
 
 
 def train(
@@ -145,7 +152,8 @@ def train(
 
     Raises:
         TrainingError: No lesion in training or validation, a loss that is not finite (with the
-            cases of the batch), or no memory (with what to change).
+            cases of the batch), or not enough memory, by prediction or in fact (with what to
+            change).
         ConfigError: An unknown model or device, or weights of another network to start from.
         KeyboardInterrupt: After the run folder was left usable, with status "interrupted".
     """
@@ -158,6 +166,9 @@ def train(
     _require_size(config, int(training.has_lesion.sum()))
     device = choose_device(config.device)
     precision = choose_precision(recipe.training.precision, device)
+    predicted_mib = require_memory(
+        config, device=device, precision=precision, num_slices=int(training.has_lesion.sum())
+    )
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, MODEL, "training.csv"):  # of an earlier run
         (folder / name).unlink(missing_ok=True)
@@ -173,6 +184,7 @@ def train(
         num_training_lesion_slices=int(training.has_lesion.sum()),
         num_validation_subjects=len({name.subject for name in validation.names}),
         num_validation_slices=len(validation),
+        predicted_peak_mib=predicted_mib,
         **asdict(origin),
     )
     write_record(record, folder / RUN)
@@ -200,8 +212,15 @@ def train(
     try:
         with deterministic(recipe.training.is_deterministic):
             _run_epochs(
-                *(config, training, validation, folder, origin, start.network if start else None),
-                *(device, precision, done, progress),
+                config,
+                training,
+                validation,
+                folder,
+                record,
+                device=device,
+                initial=start.network if start else None,
+                done=done,
+                progress=progress,
             )
             calibration = add_doubt(
                 folder,
@@ -221,8 +240,9 @@ def train(
         batch = recipe.training.batch_size
         message = (
             f"out of memory on {device} with batch_size {batch} and image_size "
-            f"{recipe.slices.image_size}. Halve training.batch_size, or choose a smaller "
-            "slices.image_size or model."
+            f"{recipe.slices.image_size}. Halve training.batch_size, set "
+            "training.recomputes_activations = true, or choose a smaller slices.image_size or "
+            "model."
         )
         finish("failed", message, done)
         raise TrainingError(message) from error
@@ -234,10 +254,10 @@ def _run_epochs(
     training: SliceSet,
     validation: SliceSet,
     folder: Path,
-    origin: DataOrigin,
-    initial: nn.Module | None,
+    record: RunRecord,
+    *,
     device: torch.device,
-    precision: Precision,
+    initial: nn.Module | None,
     done: list[Epoch],
     progress: Callable[[Progress], None] | None,
 ) -> None:
@@ -255,7 +275,7 @@ def _run_epochs(
     batch_size = recipe.training.batch_size
     num_steps = math.ceil(int(has_lesion.sum()) / batch_size)
     cosine, plateau = _schedules(optimiser, recipe.schedule, num_steps * recipe.training.num_epochs)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=record.precision == "bf16")
     reset_peak_memory(device)
     with (folder / "training.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(Epoch.__dataclass_fields__))
@@ -270,18 +290,27 @@ def _run_epochs(
                 images = training.images[indices].float().to(device)
                 masks = training.masks[indices].float().to(device)
                 images, masks = augment(images, masks, recipe.augmentation, random)
-                with autocast:
+                # The last step's gradients go before this step's activations come.
+                optimiser.zero_grad(set_to_none=True)
+                with autocast, recomputation(recipe.training.recomputes_activations):
                     logits = network(images.contiguous(memory_format=layout))
                 value = loss(logits, masks, recipe.loss)
                 sum_loss += _finite(value, training, indices, epoch, step)
-                optimiser.zero_grad(set_to_none=True)
                 value.backward()
                 optimiser.step()
                 if cosine is not None:
                     cosine.step()
                 if progress is not None:
-                    last = done[-1] if done else None
-                    progress(Progress(epoch, recipe.training.num_epochs, step, num_steps, last))
+                    progress(
+                        Progress(
+                            epoch=epoch,
+                            num_epochs=recipe.training.num_epochs,
+                            step=step,
+                            num_steps=num_steps,
+                            last=done[-1] if done else None,
+                            predicted_peak_mib=record.predicted_peak_mib or math.nan,
+                        )
+                    )
             training_s = time.perf_counter() - start
             validation_loss, validation_dice = validate(network, validation, config, autocast)
             if not math.isfinite(validation_loss):
@@ -311,7 +340,7 @@ def _run_epochs(
                     image_size=recipe.slices.image_size,
                     intensity=recipe.intensity,
                     threshold=THRESHOLD,
-                    modality=origin.modality,
+                    modality=record.modality,
                 )
             done.append(row)
             table.writerow({k: "" if v != v else v for k, v in asdict(row).items()})

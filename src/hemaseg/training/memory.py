@@ -1,0 +1,244 @@
+"""Peak memory of a training, predicted before it starts, and refused where it cannot fit.
+
+Training steps are run on shapes alone (PyTorch's "meta" device, no arithmetic and no memory), and
+the bytes of all tensors that live at the same time are counted: weights, gradients, the optimiser's
+two moments, activations kept for the backward pass, and what is made on the way. Not counted, since
+only the processor's library knows it, is scratch space within an operation.
+"""
+
+import weakref
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from hemaseg.config import ModelConfig, Recipe, RunConfig
+from hemaseg.errors import TrainingError
+from hemaseg.models.catalogue import build_model, model_class
+from hemaseg.models.recomputation import recomputation
+from hemaseg.training.device import (
+    Precision,
+    available_memory_mib,
+    resident_memory_mib,
+)
+from hemaseg.training.losses import loss
+
+
+def _like(x: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _normalised(x: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+
+
+_QUICK: dict[object, Callable[..., object]] = {
+    torch.ops.aten.native_batch_norm.default: _normalised,
+    torch.ops.aten.native_batch_norm_backward.default: _normalised,
+    torch.ops.aten.elu.default: _like,
+    torch.ops.aten.elu_.default: lambda x, *_: x,
+    torch.ops.aten.elu_backward.default: _like,
+}
+"""Shapes of what some operations give on "meta", where PyTorch takes milliseconds for each."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts, within its block, the bytes of tensors while they live.
+
+    Attributes:
+        now: Bytes of the tensors that live: those told to `add`, and those made in the block. Views
+            and results in place share their storage, which counts once.
+        peak: Highest value of `now` so far.
+
+    >>> live = LiveBytes()
+    >>> with live:
+    ...     a = torch.zeros(1000, device="meta")
+    ...     b = (a + 1).relu_()
+    ...     del a
+    >>> live.now, live.peak
+    (4000, 8000)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def add(self, tensor: Tensor) -> None:
+        """Count a tensor, unless its storage is counted already."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._remove, key)
+
+    def _remove(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Run one operation and count what it made."""
+        is_meta = isinstance(args[0], Tensor) and args[0].is_meta if args else False
+        result = (_QUICK.get(func, func) if is_meta else func)(*args, **(kwargs or {}))
+        for value in tree_iter(result):
+            if isinstance(value, Tensor):
+                self.add(value)
+        return result
+
+
+class _AsBfloat16(nn.Module):
+    """What mixed precision does to the weights of convolutions."""
+
+    def forward(self, weights: Tensor) -> Tensor:
+        return weights.bfloat16()
+
+
+def training_mib(
+    model: ModelConfig,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    precision: Precision,
+    device_type: str = "cpu",
+) -> float:
+    """Predicted peak of a training's tensors, in MiB; the slices that wait on the CPU not among it.
+
+    Args:
+        model: The network.
+        recipe: Image size, loss, whether activations are recomputed. Its batch size is not heeded.
+        batch_size: Slices per step.
+        precision: As resolved for the device.
+        device_type: `cpu`, `cuda` or `mps`; decides how the optimiser works.
+    """
+    with torch.device("meta"):
+        network: nn.Module = build_model(model.name, model.options)
+    if precision == "bf16":
+        # There is no autocast for "meta".
+        for module in list(network.modules()):
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                for name, _ in list(module.named_parameters(recurse=False)):
+                    parametrize.register_parametrization(module, name, _AsBfloat16(), unsafe=True)
+    size = recipe.slices.image_size
+    images, masks = torch.empty(2, batch_size, 1, size, size, device="meta")
+    weights = list(network.parameters())
+    moments = [torch.empty_like(weight) for weight in weights for _ in range(2)]
+    live = LiveBytes()
+    for tensor in (images, *weights, *moments, *network.buffers()):
+        live.add(tensor)
+    with live:
+        with recomputation(recipe.training.recomputes_activations):
+            logits = network(images.bfloat16() if precision == "bf16" else images)
+        loss(logits, masks, recipe.loss).backward()
+        del logits
+        # Adam and AdamW divide by a root in two steps, for one weight at a time or (CUDA) for all.
+        divided = weights if device_type == "cuda" else [max(weights, key=Tensor.numel)]
+        _ = [torch.empty_like(weight) for weight in divided for _ in range(2)]
+    return live.peak / 2**20
+
+
+def require_memory(
+    config: RunConfig, *, device: torch.device, precision: Precision, num_slices: int
+) -> float:
+    """Predict the peak of a training; refuse it where that is more than there is now.
+
+    A refusal and not a warning: tensors take what is predicted to within a tenth, and the process
+    takes more than its tensors. Beyond what is free, the system would end this process on a CPU, or
+    another one, without a word. Where nobody knows how much there is, nothing is refused.
+
+    Args:
+        config: Of the run.
+        device: Where it will train.
+        precision: As resolved for the device.
+        num_slices: Training slices of an epoch; a batch is never larger.
+
+    Returns:
+        What `peak_memory_mib` is expected to say after training, in MiB. On a CPU that is of the
+        whole process, so what is resident now (PyTorch, the slices) is added to `training_mib`.
+
+    Raises:
+        TrainingError: It does not fit; says what would.
+    """
+    batch_size = min(config.recipe.training.batch_size, num_slices)
+    needed = _training_mib(config, device, precision, batch_size)
+    available = available_memory_mib(device)
+    if available is None or needed <= available:
+        return needed + ((resident_memory_mib() or 0.0) if device.type == "cpu" else 0.0)
+    size = config.recipe.slices.image_size
+    raise TrainingError(
+        f"training {config.model.name} with batch_size {batch_size} and image_size {size} would "
+        f"take {needed:,.0f} MiB on {device}, expected at most the {available:,.0f} MiB that are "
+        f"free. {_advice(config, device, precision, batch_size, available)}"
+    )
+
+
+def _advice(
+    config: RunConfig,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+    available_mib: float,
+) -> str:
+    """What would fit: recomputation, the largest batch without and with it."""
+    ways = []
+    is_on = config.recipe.training.recomputes_activations
+    for recomputes in (False, True) if not is_on else (True,):
+        changed = _with_recomputation(config, recomputes)
+        largest = _largest_batch(changed, device, precision, batch_size, available_mib)
+        words = "training.recomputes_activations = true" if recomputes and not is_on else ""
+        if largest == batch_size:
+            ways.append(words)
+        elif largest:
+            ways.append(f"{words}{' and ' if words else ''}training.batch_size {largest}")
+    if not ways:
+        return "Not even one slice fits: choose a smaller slices.image_size or model."
+    return f"What fits: {', or '.join(ways)}; else a smaller slices.image_size or model."
+
+
+def _largest_batch(
+    config: RunConfig,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+    available_mib: float,
+) -> int:
+    """Largest batch up to `batch_size` that fits; 0 if none does."""
+    stride = model_class(config.model.name).stride
+    # With a bottleneck of one pixel, one slice cannot be normalised, nor tried.
+    smallest = 2 if config.recipe.slices.image_size == stride else 1
+    fits, too_large = smallest - 1, batch_size + 1
+    while too_large - fits > 1:
+        middle = (fits + too_large) // 2
+        if _training_mib(config, device, precision, middle) <= available_mib:
+            fits = middle
+        else:
+            too_large = middle
+    return fits if fits >= smallest else 0
+
+
+def _with_recomputation(config: RunConfig, is_on: bool) -> RunConfig:
+    training = config.recipe.training.model_copy(update={"recomputes_activations": is_on})
+    recipe = config.recipe.model_copy(update={"training": training})
+    return config.model_copy(update={"recipe": recipe})
+
+
+def _training_mib(
+    config: RunConfig, device: torch.device, precision: Precision, batch_size: int
+) -> float:
+    return training_mib(
+        config.model,
+        config.recipe,
+        batch_size=batch_size,
+        precision=precision,
+        device_type=device.type,
+    )

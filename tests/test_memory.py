@@ -1,0 +1,218 @@
+"""The predicted peak: closed forms, properties, the measured peak, and the refusal."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from hemaseg.config import ModelConfig, Recipe, RunConfig
+from hemaseg.errors import TrainingError
+from hemaseg.training import memory
+from hemaseg.training.device import Precision
+from hemaseg.training.memory import LiveBytes, require_memory, training_mib
+
+CPU = torch.device("cpu")
+NETWORKS = [("unet", 4), ("dr_unet", 8), ("dense_unet", 4), ("textbook_unet", 4)]
+
+
+def settings(
+    name: str = "unet",
+    width: int = 4,
+    *,
+    batch_size: int = 8,
+    image_size: int = 64,
+    recomputes: bool = False,
+) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(name=name, options={"base_width": width}),
+        device="cpu",
+        recipe=Recipe.model_validate(
+            {
+                "description": "test",
+                "slices": {"image_size": image_size},
+                "training": {"batch_size": batch_size, "recomputes_activations": recomputes},
+            }
+        ),
+    )
+
+
+def predicted(config: RunConfig, batch_size: int, precision: Precision = "fp32") -> float:
+    return training_mib(config.model, config.recipe, batch_size=batch_size, precision=precision)
+
+
+def test_a_step_of_a_linear_layer_in_closed_form() -> None:
+    """n inputs of a, weight a x b: at the peak live weight, gradient, input, output, its gradient.
+
+    The output's gradient is one number spread over all (no memory) when the output is summed, so
+    the output is multiplied by itself first.
+    """
+    n, a, b = 7, 5, 3
+    with torch.device("meta"):
+        layer, inputs = nn.Linear(a, b, bias=False), torch.empty(n, a)
+    live = LiveBytes()
+    live.add(layer.weight)
+    live.add(inputs)
+    with live:
+        outputs = layer(inputs)
+        assert live.now == 4 * (a * b + n * a + n * b)
+        value = (outputs * outputs).sum()
+        value.backward()
+        del outputs, value
+    # After the step: the gradient has been added.
+    assert live.now == 4 * (2 * a * b + n * a)
+    assert live.peak >= 4 * (a * b + n * a + 2 * n * b)
+    assert live.peak <= 4 * (a * b + n * a + 5 * n * b) + 8 + 4 * a * b
+
+
+def test_weights_gradients_and_moments_are_the_floor() -> None:
+    """At the smallest image little else lives; recomputation cannot go below."""
+    config = settings(width=32, image_size=32, recomputes=True)
+    weights_mib = 4 * 31_114_305 / 2**20
+    assert 4 * weights_mib < predicted(config, 2) < 5.5 * weights_mib
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize(("name", "width"), NETWORKS)
+def test_more_slices_and_larger_ones_need_more(name: str, width: int, recomputes: bool) -> None:
+    config = settings(name, width, image_size=256, recomputes=recomputes)
+    by_batch = [predicted(config, n) for n in (1, 2, 4, 8)]
+    assert all(a < b for a, b in pairwise(by_batch))
+    # What is not weights is in proportion to the slices.
+    assert by_batch[3] - by_batch[2] == pytest.approx(2 * (by_batch[2] - by_batch[1]), rel=1e-3)
+    by_size = [
+        predicted(settings(name, width, image_size=size, recomputes=recomputes), 2)
+        for size in (32, 64, 128)
+    ]
+    assert all(a < b for a, b in pairwise(by_size))
+
+
+@pytest.mark.parametrize(("name", "width"), NETWORKS)
+def test_mixed_precision_and_recomputation_need_less(name: str, width: int) -> None:
+    kept, recomputed = (settings(name, width, image_size=256, recomputes=i) for i in (False, True))
+    assert predicted(recomputed, 8) < 0.7 * predicted(kept, 8)
+    assert 0.4 * predicted(kept, 8) < predicted(kept, 8, "bf16") < 0.65 * predicted(kept, 8)
+
+
+def test_shapes_that_are_known_beforehand_are_those_of_pytorch() -> None:
+    for name, width in NETWORKS:
+        config = settings(name, width)
+        quick = predicted(config, 2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(memory, "_QUICK", {})
+            assert predicted(config, 2) == quick
+
+
+def test_prediction_leaves_random_numbers_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    predicted(settings(), 2)
+    assert torch.equal(torch.rand(4), expected)
+
+
+MEASURE = """
+import json, resource, sys, torch
+from hemaseg.config import RunConfig
+from hemaseg.models.catalogue import build_model
+from hemaseg.models.recomputation import recomputation
+from hemaseg.training.device import resident_memory_mib
+from hemaseg.training.losses import loss
+from hemaseg.training.memory import training_mib
+
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+config = RunConfig.model_validate(json.loads(sys.argv[1]))
+size, batch_size = config.recipe.slices.image_size, config.recipe.training.batch_size
+def train(size, num_steps):
+    network = build_model(config.model.name, config.model.options)
+    network = network.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(network.parameters())
+    images = torch.rand(batch_size, 1, size, size)
+    for _ in range(num_steps):
+        optimiser.zero_grad()
+        with recomputation(config.recipe.training.recomputes_activations):
+            logits = network(images)
+        loss(logits, images, config.recipe.loss).backward()
+        optimiser.step()
+
+predicted = training_mib(config.model, config.recipe, batch_size=batch_size, precision="fp32")
+train(32, 1)  # loads all code
+before = resident_memory_mib()
+train(size, 2)
+print(json.dumps([predicted, peak_mib() - before]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux alone")
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_prediction_is_near_what_is_measured(recomputes: bool) -> None:
+    config = settings("dr_unet", 32, batch_size=3, image_size=256, recomputes=recomputes)
+    output = subprocess.run(
+        [sys.executable, "-c", MEASURE, config.model_dump_json()],
+        check=True,
+        capture_output=True,
+        text=True,
+        # So that the C library gives back what is free, and tensors alone are measured.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+    ).stdout
+    found, measured = json.loads(output)
+    assert measured == pytest.approx(found, rel=0.1)
+
+
+def available(monkeypatch: pytest.MonkeyPatch, mib: float | None) -> None:
+    monkeypatch.setattr(memory, "available_memory_mib", lambda device: mib)
+
+
+def require(config: RunConfig, num_slices: int = 100) -> float:
+    return require_memory(config, device=CPU, precision="fp32", num_slices=num_slices)
+
+
+def refusal(config: RunConfig) -> str:
+    with pytest.raises(TrainingError) as caught:
+        require(config)
+    return str(caught.value)
+
+
+def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, recomputed = settings(image_size=256), settings(image_size=256, recomputes=True)
+    needed, at_five, at_six = predicted(kept, 8), predicted(kept, 5), predicted(kept, 6)
+    available(monkeypatch, (at_five + at_six) / 2)
+    assert refusal(kept) == (
+        f"training unet with batch_size 8 and image_size 256 would take {needed:,.0f} MiB on cpu, "
+        f"expected at most the {(at_five + at_six) / 2:,.0f} MiB that are free. What fits: "
+        "training.batch_size 5, or training.recomputes_activations = true; else a smaller "
+        "slices.image_size or model."
+    )
+    require(recomputed)
+    available(monkeypatch, predicted(recomputed, 3))
+    assert "training.recomputes_activations = true and training.batch_size 3" in refusal(kept)
+    message = refusal(recomputed)
+    assert "What fits: training.batch_size 3; else" in message
+    assert "recomputes_activations" not in message
+    available(monkeypatch, 0.5)
+    # One slice has nothing to normalise over where the bottleneck is one pixel.
+    assert "Not even one slice fits" in refusal(settings(image_size=32))
+    assert "Not even one slice fits: choose a smaller slices.image_size" in refusal(kept)
+
+
+def test_what_just_fits_or_cannot_be_known_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings()
+    available(monkeypatch, predicted(config, 8))
+    assert require(config) > predicted(config, 8)  # with what is resident
+    available(monkeypatch, predicted(config, 8) - 0.01)
+    refusal(config)
+    available(monkeypatch, None)
+    require(config)
+
+
+def test_a_batch_is_no_larger_than_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    available(monkeypatch, predicted(settings(), 2))
+    require(settings(), num_slices=2)
+    with pytest.raises(TrainingError, match="with batch_size 3 and"):
+        require(settings(), num_slices=3)
