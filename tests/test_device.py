@@ -1,4 +1,6 @@
 import os
+import platform
+import resource
 import sys
 
 import pytest
@@ -11,6 +13,7 @@ from hemaseg.training.device import (
     choose_precision,
     deterministic,
     is_out_of_memory,
+    kept_memory,
     memory_format,
     peak_memory_mib,
     reset_peak_memory,
@@ -82,6 +85,25 @@ def test_peak_memory_sees_an_allocation() -> None:
     assert before is not None
     assert after is not None
     assert after - before > 200
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc of glibc")
+def test_freed_memory_is_kept_within_the_block_only() -> None:
+    num_bytes = 64 * 2**20
+
+    def pages_faulted() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(num_bytes // 4).sum()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    num_pages = num_bytes // resource.getpagesize()
+    with kept_memory(torch.device("cpu")):
+        # The first blocks are fitted between what was there before.
+        assert [pages_faulted() for _ in range(20)][-1] < 0.1 * num_pages
+    # With huge pages a fault brings 512 at a time.
+    assert pages_faulted() > 0.9 * num_pages / 512
+    with kept_memory(torch.device("cuda")):
+        assert pages_faulted() > 0.9 * num_pages / 512
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")

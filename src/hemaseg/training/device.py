@@ -1,6 +1,8 @@
 """Where a network runs, how exactly, and how much memory it took."""
 
+import ctypes
 import os
+import platform
 import re
 import sys
 from collections.abc import Iterator
@@ -78,6 +80,40 @@ def deterministic(is_on: bool) -> Iterator[None]:
         torch.set_deterministic_debug_mode(before[0])
         torch.backends.cudnn.deterministic = before[1]
         torch.backends.cudnn.benchmark = before[2]
+
+
+@contextmanager
+def kept_memory(device: torch.device) -> Iterator[None]:
+    """Within the block, memory that a training step frees is kept for the next one.
+
+    glibc gives large blocks back to Linux at once and gets them anew, page by page and zeroed: a
+    fifth to a third of a step's time on a CPU (`scripts/measure_training.py`). No number changes;
+    a tenth more memory is taken. Elsewhere than on a CPU under glibc nothing is done.
+    """
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    for parameter, value in _KEEP.items():
+        libc.mallopt(parameter, value)
+    try:
+        yield
+    finally:
+        for parameter, value in _GIVE_BACK.items():
+            libc.mallopt(parameter, value)
+        libc.malloc_trim(0)
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
+"""Of malloc.h; man 3 mallopt."""
+_KEEP = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**28}
+_GIVE_BACK = {
+    _M_MMAP_MAX: 65536,
+    # Where glibc's own adaptation ends once large blocks were freed; a call of mallopt stops it.
+    _M_MMAP_THRESHOLD: 2**25,
+    _M_TRIM_THRESHOLD: 2**26,
+    _M_TOP_PAD: 2**17,
+}
 
 
 def reset_peak_memory(device: torch.device) -> None:

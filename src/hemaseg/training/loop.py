@@ -42,6 +42,7 @@ from hemaseg.training.device import (
     choose_precision,
     deterministic,
     is_out_of_memory,
+    kept_memory,
     memory_format,
     peak_memory_mib,
     reset_peak_memory,
@@ -210,7 +211,7 @@ def train(
 
     done: list[Epoch] = []
     try:
-        with deterministic(recipe.training.is_deterministic):
+        with deterministic(recipe.training.is_deterministic), kept_memory(device):
             _run_epochs(
                 config,
                 training,
