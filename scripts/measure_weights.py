@@ -41,6 +41,7 @@ from scipy import stats
 from hemaseg.cohorts.split import parts, read_split
 from hemaseg.cohorts.table import read_cohort
 from hemaseg.engines.engine import Engine, load_engine
+from hemaseg.engines.options import EngineOptions
 from hemaseg.errors import HemasegError
 from hemaseg.metrics.confidence import SoftOverlap, soft_overlap
 from hemaseg.metrics.lesions import label_lesions
@@ -69,6 +70,7 @@ CARD_COLUMNS = {
     "mean_dice": "mean Dice",
     "share_dice_below_0.1": "share missed (Dice < 0.1)",
     "lesion_sensitivity": "found of lesions from 1 mL",
+    "recent_lesion_sensitivity": "of these, in the first week",
     "alarm_share": "slices without blood that are marked",
     "spearman_of_confidence": "rank correlation of confidence with Dice",
 }
@@ -299,8 +301,12 @@ def summary(name: str, table: pd.DataFrame) -> dict[str, object]:
     if (both.nunique() > 1).all():
         rank = stats.spearmanr(both["dice"], both["confidence"]).statistic
         row["spearman_of_confidence"] = round(float(rank), 4)
-    if is_of_heads and (count := table["num_lesions"].sum()):
-        row["lesion_sensitivity"] = round(float(table["num_found_lesions"].sum() / count), 4)
+    if is_of_heads:
+        recent = table[table["age"].isin(("hyperacute", "acute", "early subacute"))]
+        for name, part in (("", table), ("recent_", recent)):
+            if count := part["num_lesions"].sum():
+                share = float(part["num_found_lesions"].sum() / count)
+                row[f"{name}lesion_sensitivity"] = round(share, 4)
     return row
 
 
@@ -345,7 +351,7 @@ def tables_of_heads(
 
 def measure(options: argparse.Namespace) -> None:
     """Print the figures and write the tables."""
-    network, model = load_engine(options.run)
+    network, model = load_engine(options.run, EngineOptions(options.engine, options.precision))
     options.output.mkdir(parents=True, exist_ok=True)
     limits_ml = sorted({0.0, *(options.min_lesion_ml or ())})
     tables = {}
@@ -417,6 +423,8 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--sich", type=Path)
     parser.add_argument("--without", type=Path, help="index of a cohort in which no hematoma is")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
     parser.add_argument("--num-heads", type=int, default=60, help="of each kind")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the heads")

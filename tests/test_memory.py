@@ -116,16 +116,13 @@ def test_prediction_leaves_random_numbers_alone() -> None:
 
 
 MEASURE = """
-import json, resource, sys, torch
+import json, sys, torch
 from hemaseg.config import RunConfig
 from hemaseg.models.catalogue import build_model
 from hemaseg.models.recomputation import recomputation
-from hemaseg.training.device import resident_memory_mib
+from hemaseg.training.device import peak_memory_mib, resident_memory_mib
 from hemaseg.training.losses import loss
 from hemaseg.training.memory import training_mib
-
-def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 config = RunConfig.model_validate(json.loads(sys.argv[1]))
 size, batch_size = config.recipe.slices.image_size, config.recipe.training.batch_size
@@ -145,11 +142,11 @@ predicted = training_mib(config.model, config.recipe, batch_size=batch_size, pre
 train(32, 1)  # loads all code
 before = resident_memory_mib()
 train(size, 2)
-print(json.dumps([predicted, peak_mib() - before]))
+print(json.dumps([predicted, peak_memory_mib(torch.device("cpu")) - before]))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_prediction_is_near_what_is_measured(recomputes: bool) -> None:
     config = settings("dr_unet", 32, batch_size=3, image_size=256, recomputes=recomputes)
