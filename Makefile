@@ -23,7 +23,7 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-# MONAI is for its row of the table alone.
+# Other people's networks and software are for their rows of the table alone.
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[bench]'
 	$(BIN)/hemaseg bench

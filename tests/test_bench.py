@@ -1,6 +1,7 @@
 """The benchmark runs what it says, and says what failed."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,41 @@ def test_every_contender_is_measured_beside_the_first(run: Path) -> None:
     assert found.results[0].ratio == 1
     assert found.results[0].dice == 1
     assert json.loads(found.to_json())["num_turns"] == 3
+
+
+PEER = """
+from torch import nn
+
+class Unet(nn.Conv2d):
+    def __init__(self, encoder_name, encoder_weights, in_channels):
+        print(encoder_name)
+        super().__init__(in_channels, 1, 3, padding=1)
+
+    def predict(self, image):
+        return self(image)
+"""
+
+
+def test_masks_of_other_networks_are_not_compared(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "segmentation_models_pytorch.py").write_text(PEER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(benchmark, "BESIDE", "mine")
+    peer = next(one for one in CONTENDERS if "segmentation_models_pytorch" in one.needs)
+    found = run_benchmark(
+        [("other", run), ("mine", run)], num_slices=2, num_turns=1, contenders=[QUICK[0], peer]
+    )
+    assert [result.model for result in found.results] == ["other", "mine", "its own"]
+    first, result = found.results[1:]
+    assert not result.problem
+    assert (result.flipped, result.dice, result.volume_error) == (None, None, None)
+    assert first.slice_ms is not None
+    assert result.slice_ms is not None
+    assert result.ratio == pytest.approx(first.slice_ms / result.slice_ms)
+    # Of its own network: nine multiply-adds for each pixel.
+    assert result.roofline == pytest.approx(2 * 9 * 64**2 / 1e11 / (result.slice_ms / 1000))
 
 
 def test_a_contender_that_cannot_run_says_why(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,6 @@ from hemaseg.benchmark.contenders import CONTENDERS, Contender
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.metrics.overlap import dice
 from hemaseg.models.catalogue import build_model
-from hemaseg.models.cost import num_multiply_adds
 from hemaseg.phantoms.heads import HeadOptions, synthesise
 from hemaseg.slices.dataset import fit_to_square
 from hemaseg.slices.intensity import intensity_range
@@ -31,13 +30,18 @@ from hemaseg.training.checkpoint import ModelRecord, load_model, save_model
 UNTRAINED_SIZE = 256
 """Rows and columns that networks with random weights are run at."""
 
+BESIDE = "unet"
+"""The network beside which contenders run that bring a network of their own."""
+
+ITS_OWN = "its own"
+
 
 @dataclass(frozen=True)
 class Result:
     """One contender on one network.
 
     Attributes:
-        model: As the user named it.
+        model: As the user named it; `ITS_OWN` if the contender brings its network.
         contender: Its name.
         precision: What it computes in.
         problem: Why there are no figures; empty if there are.
@@ -48,7 +52,8 @@ class Result:
         ratio: Of the first contender's median to this one's: how many times as fast.
         peak_mib: Of its process.
         roofline: Share of the machine's arithmetic rate in this precision.
-        flipped: Share of mask pixels that differ from the first contender's.
+        flipped: Share of mask pixels that differ from the first contender's; this and the next
+            two are None for a network of its own, whose masks mean nothing.
         dice: Of both masks.
         volume_error: Difference of the number of mask pixels, as a share.
     """
@@ -103,7 +108,7 @@ def run_benchmark(
 
     Slices are of a synthetic head, scaled as the network wants them. The mask of a network without
     training is the twentieth of pixels with the highest logits: as many lie near its border as of
-    any mask of that size.
+    any mask of that size. Contenders that bring a network of their own run beside `BESIDE` only.
 
     Args:
         models: Names, and the run folders of them; None for a network of the catalogue with random
@@ -126,6 +131,7 @@ def run_benchmark(
             workers = [
                 _Worker(one, inputs, folder / f"{index}.npy", ceilings.num_threads)
                 for index, one in enumerate(contenders)
+                if one.brings is None or model == BESIDE
             ]
             for turn in range(num_turns):
                 for worker in workers:
@@ -146,7 +152,6 @@ class _Inputs:
     model: ModelRecord
     images_file: Path
     num_slices: int
-    multiply_adds: int
 
 
 def _write_inputs(folder: Path, name: str, run_folder: Path | None, num_slices: int) -> _Inputs:
@@ -155,11 +160,10 @@ def _write_inputs(folder: Path, name: str, run_folder: Path | None, num_slices: 
         images = _slices("CT", IntensityConfig(), UNTRAINED_SIZE, num_slices)
         run_folder = folder
         _save_untrained(folder, name, images)
-    network, record = load_model(run_folder)
+    _, record = load_model(run_folder)
     images = _slices(record.modality or "CT", record.intensity, record.image_size, num_slices)
     np.save(folder / "images.npy", images.numpy())
-    multiply_adds = num_multiply_adds(network, record.image_size)
-    return _Inputs(run_folder, record, folder / "images.npy", num_slices, multiply_adds)
+    return _Inputs(run_folder, record, folder / "images.npy", num_slices)
 
 
 def _slices(modality: str, scaling: IntensityConfig, size: int, num_slices: int) -> Tensor:
@@ -262,8 +266,9 @@ def _results(
     results = []
     for worker in workers:
         one = worker.contender
+        network = ITS_OWN if one.brings else model
         if worker.problem:
-            results.append(Result(model, one.name, one.precision, worker.problem))
+            results.append(Result(network, one.name, one.precision, worker.problem))
             continue
         logits = torch.from_numpy(np.load(worker.logits))
         probabilities = (logits / inputs.model.temperature).sigmoid()
@@ -272,10 +277,10 @@ def _results(
         if first_mask is None or first_s is None:
             first_mask, first_s = mask, pass_s
         per_slice_ms = 1000 / inputs.num_slices
-        gflops = 2 * inputs.multiply_adds * inputs.num_slices / pass_s / 1e9
+        gflops = 2 * worker.end_state["multiply_adds"] * inputs.num_slices / pass_s / 1e9
         results.append(
             Result(
-                model,
+                network,
                 one.name,
                 one.precision,
                 load_s=worker.start["load_s"],
@@ -286,9 +291,9 @@ def _results(
                 ratio=first_s / pass_s,
                 peak_mib=worker.end_state["peak_mib"],
                 roofline=gflops / ceilings.gflops(one.precision),
-                flipped=float((mask != first_mask).mean()),
-                dice=dice(mask, first_mask),
-                volume_error=float(mask.sum() / first_mask.sum() - 1),
+                flipped=None if one.brings else float((mask != first_mask).mean()),
+                dice=None if one.brings else dice(mask, first_mask),
+                volume_error=None if one.brings else float(mask.sum() / first_mask.sum() - 1),
             )
         )
     return results

@@ -32,12 +32,15 @@ class Contender:
         precision: What it computes in.
         prepare: Trained network and image size to what runs it.
         needs: Packages to install.
+        brings: Image size to a network of its own with random weights, which it runs instead of
+            the trained one; None if it runs that.
     """
 
     name: str
     precision: str
     prepare: Callable[[nn.Module, int], Run]
     needs: tuple[str, ...] = ()
+    brings: Callable[[int], nn.Module] | None = None
 
     def missing(self) -> tuple[str, ...]:
         """Packages that are not installed."""
@@ -153,6 +156,76 @@ def _monai(network: nn.Module, image_size: int) -> Run:
     return _batched(lambda batch: window(batch, network))
 
 
+def _nnunet_network(image_size: int) -> nn.Module:
+    """Its default 2-D U-Net, as its planner makes it for slices of this size and square pixels."""
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+    from nnunetv2.experiment_planning.experiment_planners.network_topology import (
+        get_pool_and_conv_props,
+    )
+
+    # As in its ExperimentPlanner: maps of 4x4 at least, any number of poolings, two convolutions.
+    _, strides, kernel_sizes, _, _ = get_pool_and_conv_props(
+        (1.0, 1.0), (image_size, image_size), 4, 999_999
+    )
+    num_stages = len(strides)
+    network: nn.Module = PlainConvUNet(
+        input_channels=1,
+        n_stages=num_stages,
+        features_per_stage=[min(512, 32 * 2**stage) for stage in range(num_stages)],
+        conv_op=nn.Conv2d,
+        kernel_sizes=kernel_sizes,
+        strides=strides,
+        n_conv_per_stage=2,
+        num_classes=2,
+        n_conv_per_stage_decoder=2,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm2d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        deep_supervision=False,
+    )
+    return network
+
+
+def _nnunet(network: nn.Module, image_size: int) -> Run:
+    """nnU-Net's predictor on a stack; its mirrored passes, four times the work, are off."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    two_d = {"patch_size": [image_size, image_size], "architecture": {}}
+    plans = PlansManager({"configurations": {"2d": two_d}})
+    predictor = nnUNetPredictor(
+        use_mirroring=False,
+        perform_everything_on_device=False,
+        device=torch.device("cpu"),
+        allow_tqdm=False,
+    )
+    predictor.manual_initialization(
+        network,
+        plans,
+        plans.get_configuration("2d"),
+        parameters=None,
+        dataset_json={"labels": {"background": 0, "hematoma": 1}},
+        trainer_name="nnUNetTrainer",
+        inference_allowed_mirroring_axes=None,
+    )
+
+    def run(stack: Tensor) -> Tensor:
+        classes: Tensor = predictor.predict_sliding_window_return_logits(stack.transpose(0, 1))
+        return (classes[1] - classes[0])[:, None]
+
+    return run
+
+
+def _smp_unet(image_size: int) -> nn.Module:
+    """Its default U-Net: a ResNet-34 with a decoder."""
+    from segmentation_models_pytorch import Unet
+
+    network: nn.Module = Unet("resnet34", encoder_weights=None, in_channels=1)
+    return network
+
+
 ONNX = ("onnxruntime", "onnx", "onnxscript")
 CONTENDERS = (
     Contender("PyTorch eager, batches of 8", "fp32", _eager),
@@ -196,6 +269,20 @@ CONTENDERS = (
         "bf16",
         _ours(lambda network, size: OpenVinoEngine(network, size, "bf16")),
         ("openvino",),
+    ),
+    Contender(
+        "nnU-Net 2-D, its predictor without mirroring",
+        "fp32",
+        _nnunet,
+        ("nnunetv2",),
+        brings=_nnunet_network,
+    ),
+    Contender(
+        "segmentation-models-pytorch Unet, batches of 8",
+        "fp32",
+        lambda network, _: _batched(network.predict),  # type: ignore[arg-type]
+        ("segmentation_models_pytorch",),
+        brings=_smp_unet,
     ),
 )
 """The first one is what the others are compared with."""

@@ -3,7 +3,8 @@
     python -m hemaseg.benchmark.worker CONTENDER PRECISION RUN_FOLDER IMAGES.npy LOGITS.npy THREADS
 
 It prints a line of JSON once it is ready, and one for each line that it reads: seconds of a pass
-over all images. At the end of its input it writes the logits and prints its peak memory.
+over all images. At the end of its input it writes the logits and prints its peak memory and the
+multiply-adds of the network for a slice.
 """
 
 import json
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from hemaseg.benchmark.contenders import contender
+from hemaseg.models.cost import num_multiply_adds
 from hemaseg.training.checkpoint import load_model
 from hemaseg.training.device import peak_memory_mib
 
@@ -33,8 +35,9 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(int(num_threads))
     images = torch.from_numpy(np.load(images_file))
     start = time.perf_counter()
-    network, record = load_model(Path(run_folder))
-    run = contender(name, precision).prepare(network, images.shape[-1])
+    one, image_size = contender(name, precision), images.shape[-1]
+    network = one.brings(image_size) if one.brings else load_model(Path(run_folder))[0]
+    run = one.prepare(network, image_size)
     loaded = time.perf_counter()
     run(images[:1])
     answer(load_s=loaded - start, first_s=time.perf_counter() - loaded)
@@ -44,7 +47,10 @@ def main(arguments: list[str]) -> None:
         logits = run(images)
         answer(pass_s=time.perf_counter() - start)
     np.save(logits_file, logits.float().numpy())
-    answer(peak_mib=peak_memory_mib(torch.device("cpu")), temperature=record.temperature)
+    answer(
+        peak_mib=peak_memory_mib(torch.device("cpu")),
+        multiply_adds=num_multiply_adds(network, image_size),
+    )
 
 
 if __name__ == "__main__":
