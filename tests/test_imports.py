@@ -115,7 +115,7 @@ def test_every_module_has_its_test_file() -> None:
         "textbook_unet": "models",
         "unet": "models",
         "__main__": "cli",
-        "benchmark": "bench",
+        "engines": "cli",
         "ceilings": "bench",
         "contenders": "bench",
         "worker": "bench",

@@ -40,7 +40,7 @@ def bench(
     num_turns: Annotated[int, typer.Option("--turns", min=1, help="Passes of each.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how fast networks predict on this CPU, and other ways to run them."""
+    """Measure how fast networks predict here, beside other ways."""
     from hemaseg.benchmark.bench import run_benchmark
     from hemaseg.models.catalogue import MODELS
     from hemaseg.weights import model_folder
@@ -85,7 +85,7 @@ def export(
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Write a network for other software, once its masks there are found to be ours."""
+    """Write a network for other software, and check its masks there."""
     from hemaseg.engines.export import export_model, files_of
     from hemaseg.weights import model_folder
 
