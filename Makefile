@@ -25,7 +25,7 @@ test-slow: $(READY)
 
 # Other people's networks and software are for their rows of the table alone.
 bench: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/hemaseg bench
 
 check: $(READY)

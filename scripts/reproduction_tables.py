@@ -1,7 +1,7 @@
-"""The tables of docs/reproduction.md, made from the score tables in results/.
+"""The tables of docs/reproduction.md and docs/performance.md, made from what is in results/.
 
-    python scripts/reproduction_tables.py            # writes them into the document
-    python scripts/reproduction_tables.py --check    # exits with 1 if the document differs
+    python scripts/reproduction_tables.py            # writes them into the documents
+    python scripts/reproduction_tables.py --check    # exits with 1 if a document differs
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
 """
@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ from hemaseg.comparison.published import replay_anova
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "results"
-DOCUMENT = REPOSITORY / "docs" / "reproduction.md"
+DOCUMENTS = tuple(REPOSITORY / "docs" / name for name in ("reproduction.md", "performance.md"))
 STUDIES = {"lgg": "lgg-two-core", "sich": "sich-two-core"}
 PAPER_TABLE1 = {"dr_unet": (0.8361, 0.156), "dense_unet": (0.8281, 0.1727), "unet": (0.8359, 0.131)}
 MODELS = ("unet", "dr_unet", "dense_unet")
@@ -183,6 +184,51 @@ def memory_table() -> str:
     return markdown([*head, "recomputed: peak, MiB", "predicted", "time of a step, ratio"], rows)
 
 
+def limits_table() -> str:
+    """What the machine of the benchmark can do."""
+    limits = json.loads((RESULTS / "bench.json").read_text(encoding="utf-8"))["ceilings"]
+    rows = [
+        [name, *(f"{limits[key][kind]:,.0f} GFLOP/s" for kind in ("fp32", "bf16"))]
+        for name, key in (
+            ("matrix product", "matrix_gflops"),
+            ("3x3 convolution", "convolution_gflops"),
+        )
+    ]
+    rows.append(["copying memory", f"{limits['bandwidth_gb_per_s']:.0f} GB/s", ""])
+    return markdown([f"{limits['num_threads']} threads", "fp32", "bf16"], rows)
+
+
+def bench_table(model: str) -> str:
+    """How each way to run a network did, beside PyTorch as it comes."""
+    results = json.loads((RESULTS / "bench.json").read_text(encoding="utf-8"))["results"]
+    head = ["run by", "in", "ms per slice", "times as fast", "of the limit", "load, s"]
+    head += ["first slice, s", "peak, MiB", "mask pixels flipped", "Dice", "volume"]
+    rows = []
+    for row in results:
+        if row["model"] != model:
+            continue
+        if row["problem"]:
+            rows.append([row["contender"], row["precision"], row["problem"], *[""] * 8])
+            continue
+        own = row["flipped"] is None
+        rows.append(
+            [
+                row["contender"],
+                row["precision"],
+                f"{row['slice_ms']:.1f} ({row['fastest_ms']:.1f} to {row['slowest_ms']:.1f})",
+                f"{row['ratio']:.2f}",
+                f"{row['roofline']:.0%}",
+                f"{row['load_s']:.1f}",
+                f"{row['first_s']:.2f}",
+                f"{row['peak_mib']:,.0f}",
+                "its own network" if own else f"{row['flipped']:.1e}",
+                "-" if own else f"{row['dice']:.5f}",
+                "-" if own else f"{row['volume_error']:+.3%}",
+            ]
+        )
+    return markdown(head, rows)
+
+
 def p_value(p: float) -> str:
     """A p value as it is printed in tables."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -191,6 +237,11 @@ def p_value(p: float) -> str:
 COST_TABLES: dict[str, Callable[[], str]] = {
     "full-size": full_size_table,
     "memory": memory_table,
+    "limits": limits_table,
+    **{
+        f"bench-{model}": partial(bench_table, model)
+        for model in ("ct", "dr_unet", "unet", "dense_unet")
+    },
 }
 STUDY_TABLES: dict[str, Callable[[str], str]] = {
     "scores": scores_table,
@@ -213,17 +264,20 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
-    """Write or check the document; returns the exit status."""
+    """Write or check the documents; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--check", action="store_true")
     is_check = parser.parse_args().check
-    old = DOCUMENT.read_text(encoding="utf-8")
-    new = filled(old)
-    if not is_check:
-        DOCUMENT.write_text(new, encoding="utf-8")
-        return 0
-    print(json.dumps({"document": DOCUMENT.name, "is_current": old == new}))
-    return int(old != new)
+    is_current = True
+    for document in DOCUMENTS:
+        old = document.read_text(encoding="utf-8")
+        new = filled(old)
+        is_current &= old == new
+        if not is_check:
+            document.write_text(new, encoding="utf-8")
+        elif old != new:
+            print(f"{document.name}: tables differ from results/")
+    return int(is_check and not is_current)
 
 
 if __name__ == "__main__":

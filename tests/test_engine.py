@@ -1,4 +1,5 @@
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,9 +78,9 @@ def test_openvino_runs_what_it_can_unless_torch_is_asked_for() -> None:
 
 
 def test_without_openvino_torch_runs_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     assert choose_engine(network(), SIZE, EngineOptions(device="cpu")).name == "torch"
-    with pytest.raises(EngineError, match=r"not installed.*hemaseg\[fast\]"):
+    with pytest.raises(EngineError, match=r"not installed or damaged .*hemaseg\[fast\]"):
         choose_engine(network(), SIZE, EngineOptions("openvino", device="cpu"))
 
 
@@ -87,6 +88,18 @@ def test_openvino_is_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "choose_device", lambda name: torch.device("cuda:0"))
     with pytest.raises(EngineError, match=r"asked for cuda:0.*--device cpu"):
         choose_engine(network(), SIZE, EngineOptions("openvino"))
+
+
+def test_what_openvino_cannot_compile_runs_on_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("unsupported instruction\nat line 7")
+
+    monkeypatch.setattr(openvino.Core, "compile_model", refuse)
+    assert choose_engine(network(), SIZE, EngineOptions(device="cpu")).name == "torch"
+    with pytest.raises(EngineError, match=r"on this processor \(unsupported instruction\)"):
+        OpenVinoEngine(network(), SIZE)
 
 
 def test_a_processor_without_bf16_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ class TrainingConfig(Section):
     num_epochs: Annotated[int, Field(ge=1)] = 30
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`bf16`: mixed precision. `auto`: bf16 on a CUDA device that computes in it, fp32 elsewhere
-    (on CUDA with TF32 in convolutions, as is PyTorch's default). Prediction is always fp32."""
+    (on CUDA with TF32 in convolutions, as is PyTorch's default). Studies predict in fp32."""
     is_deterministic: bool = True
     """Whether PyTorch must use algorithms that repeat to the bit for equal seeds."""
     recomputes_activations: bool = False

@@ -8,7 +8,6 @@ Shape legend: N slices of a call, H rows, W columns (H = W).
 """
 
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol, cast
@@ -90,18 +89,18 @@ class OpenVinoEngine:
     batch_size = 1
 
     def __init__(self, network: nn.Module, image_size: int, precision: str = "fp32") -> None:
-        if find_spec("openvino") is None:
-            raise EngineError(
-                'engine "openvino" is not installed. Install it by pip install "hemaseg[fast]", or '
-                "use torch."
-            )
         if not isinstance(network, Network):
             raise EngineError(
                 f"{type(network).__name__} is no network of the catalogue, which openvino could "
                 "run. Use torch."
             )
-        from openvino import Core
-
+        try:
+            from openvino import Core
+        except ImportError as error:
+            raise EngineError(
+                f'engine "openvino" is not installed or damaged ({error}). Install it by pip '
+                'install "hemaseg[fast]", or use torch.'
+            ) from error
         self.precision = precision
         self.num_workers = _num_workers()
         core = Core()
@@ -112,17 +111,21 @@ class OpenVinoEngine:
                 "this processor does not compute in bf16, openvino would use fp32. Leave out "
                 "--precision bf16."
             )
-        compiled = core.compile_model(
-            openvino_graph(network.eval(), image_size),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-                "INFERENCE_NUM_THREADS": self.num_workers,
-                "NUM_STREAMS": self.num_workers,
-                # Threads go where the system lets them: a core can be busy or not be ours.
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "INFERENCE_NUM_THREADS": self.num_workers,
+            "NUM_STREAMS": self.num_workers,
+            # Threads go where the system lets them: a core can be busy or not be ours.
+            "ENABLE_CPU_PINNING": False,
+        }
+        graph = openvino_graph(network.eval(), image_size)
+        try:
+            compiled = core.compile_model(graph, "CPU", settings)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise EngineError(
+                f"openvino cannot run this network on this processor ({reason}). Use torch."
+            ) from error
         # A request computes one slice at a time; as many are made as threads call at a time.
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(self.num_workers):
@@ -163,8 +166,8 @@ def choose_engine(
                 "leave out --engine."
             )
         return OpenVinoEngine(network, image_size, options.precision)
-    if options.engine == "auto" and device.type == "cpu" and find_spec("openvino") is not None:
-        # PyTorch runs what OpenVINO cannot.
+    if options.engine == "auto" and device.type == "cpu":
+        # PyTorch runs what OpenVINO cannot, and all where there is none.
         with suppress(EngineError):
             return OpenVinoEngine(network, image_size, options.precision)
     return TorchEngine(network, device, options.precision)
