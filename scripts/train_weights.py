@@ -72,8 +72,6 @@ def main() -> None:
 
 def train_one(options: argparse.Namespace) -> None:
     """Train one network, and print its record."""
-    # Numbers too small for full precision take many times as long on CPUs, and mean nothing here.
-    torch.set_flush_denormal(True)
     recipe = read_config(options.recipe, Recipe)
     model = {"name": options.model, "options": {"base_width": options.base_width}}
     config = parse_config(
