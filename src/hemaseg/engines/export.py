@@ -7,8 +7,12 @@ ours before the file gets its name.
 """
 
 import importlib.util
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -69,8 +73,8 @@ def export_model(run_folder: Path, file_format: str, folder: Path) -> Exported:
     Args:
         run_folder: What `hemaseg train` wrote, or a model that ships.
         file_format: One of `FORMATS`.
-        folder: Where `NAME.onnx`, `NAME.xml` with `NAME.bin`, or `NAME.pt2` go, and `NAME.json`;
-            NAME is that of the run folder.
+        folder: Where `NAME.onnx`, `NAME.xml` with `NAME.bin`, or `NAME.pt2` go, and beside the
+            first of them `.json`, as in `NAME.onnx.json`; NAME is that of the run folder.
 
     Raises:
         ConfigError: An unknown format.
@@ -92,7 +96,8 @@ def export_model(run_folder: Path, file_format: str, folder: Path) -> Exported:
     with TemporaryDirectory(dir=folder) as made:
         write, read = _FORMATS[file_format]
         first, *others = (Path(made) / target.name for target in targets)
-        write(ours, images[:2], first)
+        with _quiet_converters():
+            write(ours, images[:2], first)
         flipped = _flipped(ours, read(first), images, record.threshold)
         if flipped > MAX_FLIPPED:
             raise EngineError(
@@ -115,7 +120,21 @@ def files_of(run_folder: Path, file_format: str, folder: Path) -> tuple[Path, ..
     if file_format not in FORMATS:
         raise ConfigError(f'format "{file_format}", expected one of {", ".join(FORMATS)}')
     name = run_folder.resolve().name
-    return tuple(folder / f"{name}{suffix}" for suffix in (*_SUFFIXES[file_format], ".json"))
+    first, *others = _SUFFIXES[file_format]
+    return tuple(folder / f"{name}{suffix}" for suffix in (first, *others, f"{first}.json"))
+
+
+@contextmanager
+def _quiet_converters() -> Iterator[None]:
+    """Converters warn of what they do anyway; what comes out is compared with ours."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()):
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _check_images(record: ModelRecord) -> Tensor:
