@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import field_validator
-from scipy import stats
+from scipy import special
 
 from hemaseg.config import Positive, Section
 from hemaseg.scans.plausibility import MIN_SLICES
@@ -49,7 +49,7 @@ with odd scans of their own: one of them shall not stand for whatever is as odd 
 _BLACK, _WHITE = 5, 250  # of 255
 _QUANTILES = (0.1, 0.5, 0.9)
 _BATCH_SIZE = 64
-_TEN_TO_NINETY = 2 * float(stats.norm.ppf(0.9))
+_TEN_TO_NINETY = 2 * float(special.ndtri(0.9))
 """From the 10th to the 90th percentile of a normal distribution, in standard deviations."""
 
 
@@ -155,7 +155,7 @@ def _reference(found: NDArray[np.float64]) -> Reference:
     distances = (np.abs(found - center) / spread).max(axis=1)
     logs = np.log(np.maximum(distances, 1e-3))
     num = len(found)
-    factor = stats.t.ppf(COVERED, num - 1) * math.sqrt(1 + 1 / num)
+    factor = float(special.stdtrit(num - 1, COVERED)) * math.sqrt(1 + 1 / num)
     bound = math.exp(logs.mean() + factor * logs.std(ddof=1))
     limit = max(bound, float(np.quantile(distances, COVERED)))
     return Reference(
