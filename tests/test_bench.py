@@ -121,6 +121,14 @@ def test_a_contender_that_cannot_run_says_why(run: Path, monkeypatch: pytest.Mon
     assert found.results[2].slice_ms is None
 
 
+def test_without_the_first_contender_nothing_is_compared(run: Path) -> None:
+    unknown = Contender("unknown", "fp32", lambda network, size: network)
+    with pytest.raises(
+        EngineError, match=r"unknown, which all others .* failed on mine: .*unknown"
+    ):
+        run_benchmark([("mine", run)], num_slices=2, num_turns=1, contenders=[unknown, QUICK[0]])
+
+
 def test_a_damaged_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         run_benchmark([("mine", tmp_path / "no")], num_slices=2, num_turns=1, contenders=QUICK)

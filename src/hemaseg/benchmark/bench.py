@@ -20,6 +20,7 @@ from torch import Tensor
 from hemaseg.benchmark.ceilings import Ceilings, measure_ceilings
 from hemaseg.benchmark.contenders import CONTENDERS, Contender
 from hemaseg.config import IntensityConfig, ModelConfig
+from hemaseg.errors import EngineError
 from hemaseg.metrics.overlap import dice
 from hemaseg.models.catalogue import build_model
 from hemaseg.phantoms.heads import HeadOptions, synthesise
@@ -120,6 +121,7 @@ def run_benchmark(
 
     Raises:
         CheckpointError: A run folder is damaged.
+        EngineError: The first contender failed, so there is nothing to compare with.
     """
     ceilings = measure_ceilings()
     results: list[Result] = []
@@ -140,6 +142,11 @@ def run_benchmark(
                     progress(model, number * num_turns + turn + 1, len(models) * num_turns)
             for worker in workers:
                 worker.end()
+            if workers[0].problem:
+                raise EngineError(
+                    f"{workers[0].contender.name}, which all others are compared with, failed on "
+                    f"{model}: {workers[0].problem}. Mend that first."
+                )
             results += _results(model, inputs, workers, ceilings)
     return Benchmark(ceilings, num_slices, num_turns, tuple(results))
 
