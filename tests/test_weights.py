@@ -340,6 +340,18 @@ def run_script(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -
     return None
 
 
+def said_by(
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *arguments: object,
+) -> str:
+    """What a script says as it fails: its message, or that of the parser of its options."""
+    ended = run_script(name, monkeypatch, *arguments)
+    assert ended is not None
+    return ended if isinstance(ended, str) else capsys.readouterr().err
+
+
 def measured_table(folder: Path) -> str:
     """`cleanup.csv` as it is printed."""
     measure = load_script("measure_weights")
@@ -418,9 +430,7 @@ def test_wrong_input_of_measuring_is_said(
     (damaged / MODEL).write_bytes((run / MODEL).read_bytes())
     (damaged / WEIGHTS).write_bytes((run / WEIGHTS).read_bytes()[:-100])
     given = arguments.format(run=run, damaged=damaged).split()
-    ended = run_script("measure_weights", monkeypatch, *given, "-o", tmp_path / "out")
-    said = ended if isinstance(ended, str) else capsys.readouterr().err
-    assert ended is not None
+    said = said_by("measure_weights", monkeypatch, capsys, *given, "-o", tmp_path / "out")
     assert message.format(run=run, damaged=damaged) in said
 
 
@@ -443,8 +453,7 @@ def test_wrong_input_of_training_is_said(
 ) -> None:
     recipe = SCRIPT.parents[1] / "configs" / "weights" / "ct-192.toml"
     given = arguments.format(recipe=recipe).split()
-    ended = run_script("train_weights", monkeypatch, *given, "-o", tmp_path / "out")
-    said = ended if isinstance(ended, str) else capsys.readouterr().err
+    said = said_by("train_weights", monkeypatch, capsys, *given, "-o", tmp_path / "out")
     assert message.format(recipe=recipe) in said
 
 
