@@ -21,7 +21,12 @@ from hemaseg.config import ModelConfig, Recipe, RunConfig, TrainingConfig
 from hemaseg.models.catalogue import build_model
 from hemaseg.models.cost import model_cost
 from hemaseg.models.recomputation import recomputation
-from hemaseg.training.device import choose_device, peak_memory_mib, reset_peak_memory
+from hemaseg.training.device import (
+    choose_device,
+    kept_memory,
+    peak_memory_mib,
+    reset_peak_memory,
+)
 from hemaseg.training.losses import loss
 from hemaseg.training.memory import require_memory
 
@@ -64,12 +69,15 @@ def measure(
         optimiser.step()
 
     reset_peak_memory(device)
-    step_s, step_cpu_s = _median_s(step, num_steps, device)
+    # As in `training/loop.py`.
+    with kept_memory(device.type == "cpu" and activations == KEPT):
+        step_s, step_cpu_s = _median_s(step, num_steps, device)
+        training_mib = peak_memory_mib(device)
     return {
         "training_step_s": step_s,
         "training_step_cpu_s": step_cpu_s,
         "prediction_ms_per_slice": 1000 * slice_s,
-        "training_peak_mib": peak_memory_mib(device) or float("nan"),
+        "training_peak_mib": training_mib or float("nan"),
         "predicted_training_peak_mib": predicted_mib,
         "prediction_peak_mib": prediction_mib or float("nan"),
     }

@@ -98,7 +98,7 @@ def main() -> None:
     show("dr_unet, predicting, against slices", "s", medians_s(calls, num_turns))
     calls = {k: predict_call("dense_unet", 256, 2, growth_rate=k) for k in (8, 32)}
     show("dense_unet, predicting 2 slices, against k", "s", medians_s(calls, num_turns))
-    with kept_memory(torch.device("cpu")):
+    with kept_memory(True):
         calls = {batch: step_call(128, batch) for batch in (2, 4, 8)}
         show("dr_unet, training step at 128x128, against batch", "s", medians_s(calls, num_turns))
         calls = {size: step_call(size, 2) for size in (128, 256, 384)}

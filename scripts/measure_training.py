@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -60,7 +59,7 @@ def step_s(name: str, way: str, num_steps: int) -> list[float]:
     network = network.to(memory_format=layout)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters())
     taken = []
-    with kept_memory(torch.device("cpu")) if is_ours else nullcontext():
+    with kept_memory(is_ours):
         for _ in range(num_steps + 1):
             start = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in way):

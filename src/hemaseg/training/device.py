@@ -83,14 +83,15 @@ def deterministic(is_on: bool) -> Iterator[None]:
 
 
 @contextmanager
-def kept_memory(device: torch.device) -> Iterator[None]:
-    """Within the block, memory that a training step frees is kept for the next one.
+def kept_memory(is_on: bool) -> Iterator[None]:
+    """Within the block, memory of the machine that a training step frees is kept for the next one.
 
     glibc gives large blocks back to Linux at once and gets them anew, page by page and zeroed: a
     fifth to a third of a step's time on a CPU (`scripts/measure_training.py`). No number changes;
-    a tenth more memory is taken. Elsewhere than on a CPU under glibc nothing is done.
+    up to a third more memory is taken (`scripts/measure_costs.py`), and more where activations are
+    recomputed. Without glibc nothing is done.
     """
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+    if not is_on or platform.libc_ver()[0] != "glibc":
         yield
         return
     libc = ctypes.CDLL(None)

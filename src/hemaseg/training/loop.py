@@ -38,6 +38,7 @@ from hemaseg.training.checkpoint import (
     write_record,
 )
 from hemaseg.training.device import (
+    available_memory_mib,
     choose_device,
     choose_precision,
     deterministic,
@@ -210,8 +211,15 @@ def train(
         return finished
 
     done: list[Epoch] = []
+    # Kept memory takes up to a third more; who recomputes activations wants less, not less time.
+    free_mib = available_memory_mib(device) or 0.0
+    keeps = (
+        device.type == "cpu"
+        and not recipe.training.recomputes_activations
+        and 1.5 * predicted_mib <= free_mib
+    )
     try:
-        with deterministic(recipe.training.is_deterministic), kept_memory(device):
+        with deterministic(recipe.training.is_deterministic), kept_memory(keeps):
             _run_epochs(
                 config,
                 training,
