@@ -29,7 +29,8 @@ from hemaseg.errors import HemasegError
 from hemaseg.models.catalogue import MODELS
 from hemaseg.slices.dataset import SliceSet, load_slices
 from hemaseg.training.checkpoint import load_start
-from hemaseg.training.loop import DataOrigin, Progress, train
+from hemaseg.training.loop import DataOrigin, train
+from hemaseg.training.progress import Progress
 
 SPLIT = Path(__file__).parents[1] / "configs" / "weights" / "sich-split.json"
 NUM_HELD_OUT = 20

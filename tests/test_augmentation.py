@@ -96,3 +96,15 @@ def test_noise_has_at_most_the_stated_deviation() -> None:
     spread = noisy.std(dim=(1, 2, 3))
     assert float(spread.max()) < 0.11
     assert float(spread.mean()) == pytest.approx(0.05, abs=0.01)
+
+
+def test_shares_of_a_batch_are_what_the_whole_batch_gives() -> None:
+    """Also an empty share draws its random numbers, so that the generators stay together."""
+    image = torch.rand(6, 1, 64, 64)
+    whole = generator()
+    images, masks = augment(image, box(), ALL, whole)
+    for share in (slice(0, 4), slice(4, 6), slice(6, 6)):
+        own = generator()
+        found = augment(image[share], box()[share], ALL, own, share=share, num_drawn=6)
+        torch.testing.assert_close(found, (images[share], masks[share]), rtol=0, atol=0)
+        assert torch.equal(own.get_state(), whole.get_state())

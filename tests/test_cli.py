@@ -475,7 +475,13 @@ def test_names_that_are_not_utf_8_give_a_message(folder: Path, is_subject: bool)
     assert not (folder / "new.csv").exists()
 
 
-def test_ctrl_c_while_training_leaves_a_usable_run(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "status", "word"),
+    [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_while_training_leaves_a_run_that_goes_on(
+    folder: Path, hemaseg: Verb, kind: int, status: int, word: str
+) -> None:
     (folder / "recipe.toml").write_text(RECIPE.replace("num_epochs = 1", "num_epochs = 9999"))
     # A shell may start its background jobs with interruptions ignored.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -492,13 +498,59 @@ def test_ctrl_c_while_training_leaves_a_usable_run(folder: Path) -> None:
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(kind)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "hemaseg: stopped\n")
+    assert (process.returncode, out, err) == (status, "", f"hemaseg: {word}\n")
     record = json.loads((folder / "new" / "run.json").read_text())
     assert record["status"] == "interrupted"
     assert "weights of the best epoch kept" in record["message"]
     load_model(folder / "new")
+    # On its own again, to an end that comes soon.
+    config = folder / "new" / "config.toml"
+    for wrong, words in (
+        (f"{TRAIN.replace('unet', 'dr_unet')} --device cpu", "Pass --resume to go on"),
+        ("train new --resume --model unet", "--model: not with --resume and a run folder"),
+        ("train nowhere --resume", "nowhere/run.json: no such file"),
+        ("train cohort.csv", "train needs --split, --recipe and --output"),
+        (
+            f"{TRAIN.replace('unet', 'dr_unet')} --device cpu --resume --seed 5",
+            "begun with config.seed 0, asked for now 5",
+        ),
+    ):
+        ended = hemaseg(*wrong.split())
+        assert ended.status == 2
+        assert words in ended.err
+    config.write_text(config.read_text().replace("num_epochs = 9999", "num_epochs = 1"))
+    ended = hemaseg("train", "new", "--resume")
+    assert ended.status == 2
+    assert "of another run than the others" in ended.err
+
+
+def test_a_killed_training_resumes_to_the_bits_of_an_unbroken_one(
+    folder: Path, hemaseg: Verb
+) -> None:
+    (folder / "recipe.toml").write_text(RECIPE.replace("num_epochs = 1", "num_epochs = 12"))
+    arguments = [*TRAIN.replace("unet", "dr_unet").split(), "--device", "cpu"]
+    assert hemaseg(*arguments).status == 0
+    (folder / "new").rename(folder / "unbroken")
+    with subprocess.Popen(
+        child("", *arguments, "--checkpoint-every-s", "0"), stderr=subprocess.PIPE, text=True
+    ) as process:
+        until = time.monotonic() + 300
+        while len(list(folder.glob("new/checkpoints/*.safetensors"))) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.kill()
+    assert json.loads((folder / "new" / "run.json").read_text())["status"] == "running"
+    ended = hemaseg("train", "new", "--resume", "--device", "cpu")
+    assert ended.status == 0
+    assert "The training went on from epoch " in ended.out
+    for name in ("weights.safetensors", "model.json"):
+        assert (folder / "new" / name).read_bytes() == (folder / "unbroken" / name).read_bytes()
+    times = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    assert hemaseg("train", "new", "--resume", "--device", "cpu").status == 0
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == times
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hemaseg.slices.appearance import describe_appearance
 from hemaseg.slices.dataset import SliceSet
 from hemaseg.training import loop
 from hemaseg.training.checkpoint import MODEL, RUN, WEIGHTS, RunRecord, load_model, read_record
+from hemaseg.training.progress import Progress
 from test_loop import ORIGIN, config, discs
 
 
@@ -47,7 +48,7 @@ def test_the_training_scans_are_described(run: Path) -> None:
 
 
 def test_an_interrupted_run_is_not_calibrated_and_says_so(tmp_path: Path) -> None:
-    def stop_in_second_epoch(step: loop.Progress) -> None:
+    def stop_in_second_epoch(step: Progress) -> None:
         if step.epoch == 2:
             raise KeyboardInterrupt
 

@@ -13,6 +13,7 @@ FLOW = (
         "errors",
         "files",
         "config",
+        "interruption",
         "scans",
         "dicom",
         "intake",
@@ -124,6 +125,11 @@ def test_every_module_has_its_test_file() -> None:
         "program": "cli",
         "scans": "cli",
         "training": "cli",
+        "epochs": "loop",
+        "interruption": "resumption",
+        "optimisation": "loop",
+        "progress": "loop",
+        "validation": "loop",
     }
     modules = {
         f"dicom_{path.stem}" if package(path) == "dicom" else path.stem

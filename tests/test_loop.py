@@ -4,11 +4,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
 from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.slices.dataset import SliceName, SliceSet
-from hemaseg.training import loop, memory
+from hemaseg.training import epochs, loop, memory
 from hemaseg.training.checkpoint import (
     MODEL,
     RUN,
@@ -19,6 +20,9 @@ from hemaseg.training.checkpoint import (
     load_start,
     read_record,
 )
+from hemaseg.training.losses import loss
+from hemaseg.training.progress import Epoch, Progress
+from hemaseg.training.validation import validate
 
 ORIGIN = loop.DataOrigin(cohort_sha256="c", split_sha256="s", fold=1, modality="CT")
 
@@ -76,7 +80,7 @@ def test_run_folder_is_complete_and_says_what_was_done(tmp_path: Path) -> None:
     assert load_model(tmp_path)[1].modality == "CT"
     assert read_config(tmp_path / "config.toml", RunConfig) == config()
     table = pd.read_csv(tmp_path / "training.csv")
-    assert list(table.columns) == list(loop.Epoch.__dataclass_fields__)
+    assert list(table.columns) == list(Epoch.__dataclass_fields__)
     assert list(table["epoch"]) == [1, 2, 3]
     assert table["cumulative_s"].iloc[-1] == pytest.approx(table["epoch_s"].sum())
     assert record.best_epoch == table["validation_dice"].argmax() + 1
@@ -106,7 +110,7 @@ def test_recomputed_activations_give_the_same_bits(tmp_path: Path, model: str) -
 
 
 def test_peak_memory_is_predicted_in_record_and_progress(tmp_path: Path) -> None:
-    steps: list[loop.Progress] = []
+    steps: list[Progress] = []
     record = loop.train(
         config(), discs(6, 1), discs(3, 2), tmp_path, origin=ORIGIN, progress=steps.append
     )
@@ -123,7 +127,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available_memory_mib", lambda device: 1.0)
-    with pytest.raises(TrainingError, match=r"batch_size 4 and image_size 32 .* the 1 MiB that"):
+    with pytest.raises(TrainingError, match=r"4 slices of image_size 32 at once .* the 1 MiB that"):
         run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -184,7 +188,7 @@ def test_stored_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     validation = discs(3, 2)
     lesions = validation.select(torch.nonzero(validation.has_lesion).flatten())
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=False)
-    _, dice = loop.validate(network, lesions, settings, autocast)
+    _, dice = validate(network, lesions, settings, autocast)
     assert dice == pytest.approx(record.best_validation_dice, abs=1e-6)
 
 
@@ -201,7 +205,7 @@ def test_validation_dice_is_by_subject_not_by_slice(tmp_path: Path) -> None:
 
     slices = discs(3, 2)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=False)
-    _, dice = loop.validate(Everything(), slices, config(), autocast)
+    _, dice = validate(Everything(), slices, config(), autocast)
     sizes = slices.masks.view(3, -1).sum(dim=1)
     assert dice == pytest.approx(float((2 * sizes / (sizes + 4 * 32 * 32)).mean()))
 
@@ -261,6 +265,82 @@ def test_loss_that_is_not_finite_stops_with_the_cases(tmp_path: Path) -> None:
     assert "loss is nan" in record.message
 
 
+def test_gradients_that_are_not_finite_stop_at_their_own_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss can be finite where its gradient is not: the weights are not touched by it."""
+
+    class Root(torch.autograd.Function):
+        """Of a loss near 1, with the gradient that a square root has at 0."""
+
+        @staticmethod
+        def forward(ctx: object, value: torch.Tensor) -> torch.Tensor:
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx: object, *gradients: torch.Tensor) -> torch.Tensor:
+            return gradients[0] * math.inf
+
+    calls: list[int] = []
+
+    def third(*args: object) -> torch.Tensor:
+        calls.append(1)
+        value = loss(*args)  # type: ignore[arg-type]
+        if len(calls) < 3:
+            return value
+        broken: torch.Tensor = Root.apply(value)  # type: ignore[no-untyped-call]
+        return broken
+
+    monkeypatch.setattr(epochs, "loss", third)
+    match = r"norm of the gradients is (nan|inf) in epoch 1, step 3, .* batch: s\d_\d\.png"
+    with pytest.raises(TrainingError, match=match):
+        run(tmp_path)
+
+
+def test_micro_batches_give_the_mean_of_their_gradients(tmp_path: Path) -> None:
+    """Without batch norm's statistics, which differ: weights after one step, in closed form.
+
+    Cross-entropy is a mean over pixels, so of a linear network the gradient over the batch is the
+    mean of the parts'; 3 slices in parts of 2 are weighted 2 : 1.
+    """
+    slices = discs(1, 1)
+    weights = []
+    for size in (None, 2):
+        settings = config(
+            loss={"name": "dice_cross_entropy", "smoothing": 1e9},  # Dice of no influence
+            training={"batch_size": 3, "num_epochs": 1, "micro_batch_size": size},
+        )
+        assert settings.recipe.training.slices_per_pass == (size or 3)
+        folder = tmp_path / str(size)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(epochs, "build_model", lambda *_: Linear())
+            patch.setattr(loop, "add_doubt", lambda *_, **__: None)
+            patch.setattr(loop, "require_memory", lambda *_, **__: 1.0)
+            patch.setattr(loop, "_require_size", lambda *_: None)
+            loop.train(settings, slices, discs(2, 2), folder, origin=ORIGIN)
+        weights.append(load_file(folder / WEIGHTS))
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-7)
+
+
+class Linear(torch.nn.Conv2d):
+    """A network of one pixel's weight and a bias."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1, 1)
+
+
+def test_micro_batches_train(tmp_path: Path) -> None:
+    record = run(
+        tmp_path,
+        config(
+            training={"num_epochs": 15, "micro_batch_size": 2}, optimiser={"learning_rate": 0.005}
+        ),
+    )
+    assert record.best_validation_dice is not None
+    assert record.best_validation_dice > 0.8
+
+
 def golden_config() -> RunConfig:
     return config(
         training={"num_epochs": 8},
@@ -284,11 +364,15 @@ def golden_config() -> RunConfig:
 def test_no_memory_becomes_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def no_memory(*_: object) -> None:
+    def no_memory(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(loop, "augment", no_memory)
-    with pytest.raises(TrainingError, match=r"out of memory on cpu with batch_size 4.*Halve"):
+    monkeypatch.setattr(epochs, "augment", no_memory)
+    with pytest.raises(
+        TrainingError,
+        match=r"out of memory on cpu with 4 slices .*recomputes_activations = true .*"
+        r"micro_batch_size = 2",
+    ):
         run(tmp_path)
     assert read_record(tmp_path / RUN, RunRecord).status == "failed"
 
@@ -296,10 +380,10 @@ def test_no_memory_becomes_advice(
 def test_other_errors_are_not_taken_for_lack_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(loop, "augment", broken)
+    monkeypatch.setattr(epochs, "augment", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         run(tmp_path)
     assert read_record(tmp_path / RUN, RunRecord).status == "failed"
@@ -311,21 +395,23 @@ def test_image_size_that_the_network_cannot_halve_is_refused(tmp_path: Path) -> 
 
 
 def test_last_batch_of_one_slice_with_a_one_pixel_bottleneck_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="last batch of 9 slices would be one slice"):
+    with pytest.raises(
+        ConfigError, match="of 9 slices in batches of 4, 4 at once, one would be alone"
+    ):
         loop.train(config(), discs(3, 1), discs(2, 2), tmp_path, origin=ORIGIN)
 
 
 def test_validation_loss_that_is_not_finite_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "validate", lambda *_: (math.nan, math.nan))
+    monkeypatch.setattr(epochs, "validate", lambda *_, **__: (math.nan, math.nan))
     with pytest.raises(TrainingError, match="validation loss is nan after epoch 1"):
         run(tmp_path)
     assert not (tmp_path / MODEL).exists()
 
 
 def test_interruption_leaves_a_usable_run(tmp_path: Path) -> None:
-    def stop_in_second_epoch(step: loop.Progress) -> None:
+    def stop_in_second_epoch(step: Progress) -> None:
         if step.epoch == 2:
             raise KeyboardInterrupt
 
@@ -346,7 +432,7 @@ def test_interruption_leaves_a_usable_run(tmp_path: Path) -> None:
 
 
 def test_interruption_before_the_first_epoch_says_so(tmp_path: Path) -> None:
-    def stop(step: loop.Progress) -> None:
+    def stop(step: Progress) -> None:
         raise KeyboardInterrupt
 
     run(tmp_path)  # An earlier run in the same folder, whose weights must not remain.

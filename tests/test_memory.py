@@ -181,16 +181,19 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.Monkey
     needed, at_five, at_six = predicted(kept, 8), predicted(kept, 5), predicted(kept, 6)
     available(monkeypatch, (at_five + at_six) / 2)
     assert refusal(kept) == (
-        f"training unet with batch_size 8 and image_size 256 would take {needed:,.0f} MiB on cpu, "
-        f"expected at most the {(at_five + at_six) / 2:,.0f} MiB that are free. What fits: "
-        "training.batch_size 5, or training.recomputes_activations = true; else a smaller "
-        "slices.image_size or model."
+        f"training unet with 8 slices of image_size 256 at once would take {needed:,.0f} MiB on "
+        f"cpu, expected at most the {(at_five + at_six) / 2:,.0f} MiB that are free. What fits: "
+        # 5 fit, and 8 in parts as even as can be are 4 and 4.
+        "training.micro_batch_size = 4, or training.recomputes_activations = true (the batch for "
+        "each change of the weights stays 8); else a smaller slices.image_size or model."
     )
     require(recomputed)
     available(monkeypatch, predicted(recomputed, 3))
-    assert "training.recomputes_activations = true and training.batch_size 3" in refusal(kept)
+    assert "training.recomputes_activations = true and training.micro_batch_size = 3" in refusal(
+        kept
+    )
     message = refusal(recomputed)
-    assert "What fits: training.batch_size 3; else" in message
+    assert "What fits: training.micro_batch_size = 3 (the" in message
     assert "recomputes_activations" not in message
     available(monkeypatch, 0.5)
     # One slice has nothing to normalise over where the bottleneck is one pixel.
@@ -211,5 +214,5 @@ def test_what_just_fits_or_cannot_be_known_is_not_refused(monkeypatch: pytest.Mo
 def test_a_batch_is_no_larger_than_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     available(monkeypatch, predicted(settings(), 2))
     require(settings(), num_slices=2)
-    with pytest.raises(TrainingError, match="with batch_size 3 and"):
+    with pytest.raises(TrainingError, match="with 3 slices of"):
         require(settings(), num_slices=3)

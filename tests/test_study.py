@@ -27,7 +27,7 @@ from hemaseg.models.cost import model_cost
 from hemaseg.reporting.report import write_report
 from hemaseg.studies.study import Study, compare_tables, gather, open_study, run_study
 from hemaseg.training import memory
-from hemaseg.training.loop import Epoch
+from hemaseg.training.progress import Epoch
 from small_heads import small_head, write_heads
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

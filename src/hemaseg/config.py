@@ -11,6 +11,7 @@ the resolved file that each run folder keeps.
 
 import difflib
 import tomllib
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -130,12 +131,23 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`bf16`: mixed precision. `auto`: bf16 on a CUDA device that computes in it, fp32 elsewhere
     (on CUDA with TF32 in convolutions, as is PyTorch's default). Studies predict in fp32."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Slices that go through the network at once, if not the whole batch: less memory. Gradients of
+    a batch's parts are added up, weighted by their slices, before the weights change. Not the same
+    numbers as the whole batch: the Dice loss is the mean of the parts' losses, and batch norm sees
+    a part. Known as gradient accumulation; `recomputes_activations` saves memory and keeps the
+    numbers, so try that first."""
     is_deterministic: bool = True
     """Whether PyTorch must use algorithms that repeat to the bit for equal seeds."""
     recomputes_activations: bool = False
     """Whether activations are computed again in the backward pass in place of being kept for it:
     less memory for more time, and no number changes. Known as activation or gradient
     checkpointing; `docs/reproduction.md` says what it saves and costs."""
+
+    @property
+    def slices_per_pass(self) -> int:
+        """Slices that go through the network at once, at most."""
+        return min(self.batch_size, self.micro_batch_size or self.batch_size)
 
 
 class Recipe(Section):
@@ -277,6 +289,34 @@ def parse_config(content: dict[str, Any], kind: type[SectionT], *, source: str) 
 def write_config(config: Section, path: Path) -> None:
     """Write the resolved configuration as TOML; `None` values are left out."""
     write_text(path, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+
+
+def differences(before: Section, now: Section, *, apart_from: Set[str] = frozenset()) -> list[str]:
+    """Settings that differ, each as `key VALUE, asked for now VALUE`.
+
+    Args:
+        before: As stored.
+        now: Of the same kind.
+        apart_from: Full names of settings that may differ, such as `recipe.description`.
+    """
+    old, new = _flat(before.model_dump()), _flat(now.model_dump())
+    return [
+        f"{key} {old.get(key, 'nothing')}, asked for now {new.get(key, 'nothing')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in apart_from
+    ]
+
+
+def _flat(value: Any, key: str = "") -> dict[str, object]:
+    """Nested settings by their full names, such as `arms.0.options.base_width`."""
+    if not isinstance(value, dict | list | tuple):
+        return {key: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return {
+        name: inner
+        for part, content in items
+        for name, inner in _flat(content, f"{key}.{part}" if key else str(part)).items()
+    }
 
 
 def _explain(item: Any, kind: type[Section]) -> str:

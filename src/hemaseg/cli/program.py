@@ -1,15 +1,17 @@
 """The program: its options, its progress, and how it ends."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from hemaseg.errors import ConfigError, HemasegError
+from hemaseg.interruption import Terminated, raise_terminated
 
 LOG_EVERY_S = 30.0
 """Between lines of progress where standard error is no terminal."""
@@ -86,14 +88,18 @@ def find_models(asked: str | None) -> tuple[Path, ...]:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, float, int], None]]:
+def progress_bar(is_shown: bool = True) -> Iterator[Callable[[str, float, int], None]]:
     """A bar on standard error: what is being done, how far all of it is, and the time left.
 
-    Where standard error is no terminal but a log, a line now and then.
+    Where standard error is no terminal but a log, a line now and then; nothing if it is not to be
+    shown, as by all but the first of several processes.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    if not is_shown:
+        yield lambda label, done, total: None
+        return
     if not sys.stderr.isatty():
         yield _log()
         return
@@ -123,24 +129,41 @@ def _log() -> Callable[[str, float, int], None]:
 
 
 def main() -> None:
-    """Entry point: runs a verb, and turns errors into one message and an exit status."""
+    """Entry point: runs a verb, and turns errors into one message and an exit status.
+
+    0 if all went well, 1 if some of several cases failed, 2 if nothing could be done; 130 after
+    Ctrl-C and 143 after SIGTERM, as shells and schedulers expect.
+    """
+    signal.signal(signal.SIGTERM, raise_terminated)
     try:
         app()
     except HemasegError as error:
-        typer.echo(f"hemaseg: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
     except OSError as error:
         # What the library did not foresee in a file system: no space, no permission.
         file = error.filename2 or error.filename
-        typer.echo(f"hemaseg: {f'{file}: ' if file else ''}{error.strerror or error}", err=True)
-        sys.exit(2)
+        _fail(f"{f'{file}: ' if file else ''}{error.strerror or error}")
     except UnicodeEncodeError as error:
         # Names of other encodings, as old archives have them, do not fit into tables.
         text = error.object[max(0, error.start - 40) : error.end + 20]
-        typer.echo(f"hemaseg: {text!a}: not UTF-8. Rename this file or folder.", err=True)
-        sys.exit(2)
+        _fail(f"{text!a}: not UTF-8. Rename this file or folder.")
     except SystemExit as error:
         # Typer exits with 130 when interrupted, and says nothing.
         if error.code == 130:
-            typer.echo("hemaseg: stopped", err=True)
+            is_terminated = _is_caused_by(error, Terminated)
+            typer.echo(f"hemaseg: {'terminated' if is_terminated else 'stopped'}", err=True)
+            if is_terminated:
+                sys.exit(143)
         raise
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"hemaseg: {message}", err=True)
+    sys.exit(2)
+
+
+def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error was raised while one of a kind was handled."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None

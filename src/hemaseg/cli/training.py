@@ -1,9 +1,11 @@
 """Verbs from scans to a trained network."""
 
 import json
+import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +22,11 @@ from hemaseg.cli.program import (
     require_free,
 )
 from hemaseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hemaseg.config import RunConfig
+    from hemaseg.training.checkpoint import RunRecord, Start
+    from hemaseg.training.processes import Processes
 
 
 @app.command()
@@ -170,10 +177,16 @@ def models(as_json: AsJson = False) -> None:
 
 @app.command()
 def train(
-    cohort_file: CohortFile,
-    split_file: Annotated[Path, typer.Option("--split", help="split.json.")],
-    recipe_file: Annotated[Path, typer.Option("--recipe", help="Recipe, as in configs/.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")],
+    cohort_file: Annotated[
+        Path, typer.Argument(metavar="COHORT", help="cohort.csv; with --resume a run folder too.")
+    ],
+    split_file: Annotated[Path | None, typer.Option("--split", help="split.json.")] = None,
+    recipe_file: Annotated[
+        Path | None, typer.Option("--recipe", help="Recipe, as in configs/.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Run folder to write.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="A network that hemaseg models lists; that of --start unless given."),
@@ -188,59 +201,152 @@ def train(
     fold: Annotated[int, typer.Option(min=0)] = 0,
     seed: Seed = 0,
     device: Device = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on where the run in the folder stopped; begin if there is none.",
+        ),
+    ] = False,
+    checkpoint_every_s: Annotated[
+        float, typer.Option(min=0, help="Seconds between checkpoints: what a kill costs at most.")
+    ] = 300.0,
     force: Force = False,
 ) -> None:
-    """Train one network on one fold."""
-    from hemaseg.cohorts.split import parts, read_split
-    from hemaseg.cohorts.table import read_cohort
-    from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
-    from hemaseg.slices.dataset import load_slices
-    from hemaseg.studies.runs import require_memory, require_trainable
-    from hemaseg.training import loop
-    from hemaseg.training.checkpoint import load_start, require_fitting
+    """Train one network on one fold.
 
-    require_free(output / "run.json", force)
-    begin = None if start is None else load_start(find_models(start)[0], output)
-    if begin is not None:
-        asked = ModelConfig(name=model or begin.model.name, options=begin.model.options)
-        require_fitting(begin, asked)
-    elif model is not None:
-        asked = ModelConfig(name=model)
+    Under torchrun or srun, several processes train it together, one for each device.
+    """
+    from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
+    from hemaseg.studies.runs import require_memory, require_trainable
+    from hemaseg.training.checkpoint import load_start, require_fitting
+    from hemaseg.training.processes import processes
+
+    if resume and (output is None or cohort_file.is_dir()):
+        refuse(
+            "not with --resume and a run folder, which says it",
+            split=split_file,
+            recipe=recipe_file,
+            output=output,
+            model=model,
+        )
+        output = cohort_file
+        cohort_file, split_file, fold, config = _begun(output, device, start)
     else:
-        raise ConfigError("no network to train, expected --model, or --start. Name one.")
-    config = RunConfig(
-        model=asked,
-        seed=seed,
-        device=device,
-        recipe=read_config(recipe_file, Recipe),
-    )
+        if output is None or split_file is None or recipe_file is None:
+            raise ConfigError(
+                "train needs --split, --recipe and --output (or a run folder and --resume). Add "
+                "what is missing."
+            )
+        config = None
+    if not resume and (output / "run.json").exists() and not force:
+        raise ConfigError(
+            f"{output / 'run.json'}: exists. Pass --resume to go on with that run, --force to "
+            "replace it, or choose another place."
+        )
+    require_free(output / "run.json", force=True)
+    begin = None if start is None else load_start(find_models(start)[0], output)
+    if config is None:
+        assert recipe_file is not None
+        if begin is not None:
+            asked = ModelConfig(name=model or begin.model.name, options=begin.model.options)
+            require_fitting(begin, asked)
+        elif model is not None:
+            asked = ModelConfig(name=model)
+        else:
+            raise ConfigError("no network to train, expected --model, or --start. Name one.")
+        recipe = read_config(recipe_file, Recipe)
+        config = RunConfig(model=asked, seed=seed, device=device, recipe=recipe)
     # Before the scans are read, which takes longer.
     require_trainable(config)
-    require_memory(config)
-    cohort = read_cohort(cohort_file)
-    made = read_split(split_file)
-    selected = parts(made, cohort, fold)
-    with progress_bar() as show:
-        training, validation = (
-            load_slices(part, config.recipe, progress=partial(show, f"reading for {name}"))
-            for name, part in (("training", selected.train), ("validation", selected.validation))
+    with processes(device) as joined, progress_bar(joined.is_first) as show:
+        if joined.num == 1:
+            require_memory(config)
+        record, warning = _train(
+            *(config, cohort_file, split_file, fold, output, begin, joined, show),
+            resumes=resume,
+            checkpoint_every_s=checkpoint_every_s,
         )
-        record = loop.train(
-            config,
-            training,
-            validation,
-            output,
-            origin=loop.DataOrigin(cohort.sha256, made.sha256, fold, selected.train.modality),
-            start=begin,
-            progress=lambda p: show(
-                p.describe(), (p.epoch - 1) * p.num_steps + p.step, p.num_epochs * p.num_steps
-            ),
-        )
+    if not joined.is_first:
+        return
     dice = record.best_validation_dice
     typer.echo(
         f"{output}: best epoch {record.best_epoch} of {record.num_epochs_done}, validation Dice "
         f"per subject {'undefined' if dice is None else f'{dice:.4f}'}, {record.training_s:.0f} s "
         f"on {record.device}"
     )
-    if made.warning:
-        typer.echo(f"WARNING: {made.warning}")
+    if record.resumptions:
+        typer.echo(f"The training {record.resumptions[-1]}.")
+    if warning:
+        typer.echo(f"WARNING: {warning}")
+
+
+def _begun(folder: Path, device: str, start: str | None) -> "tuple[Path, Path, int, RunConfig]":
+    """Cohort, split, fold and configuration of a run that is to go on."""
+    from hemaseg.config import RunConfig, read_config
+    from hemaseg.training.checkpoint import RUN, RunRecord, read_record
+
+    record = read_record(folder / RUN, RunRecord)
+    if not record.cohort_file:
+        raise ConfigError(
+            f"{folder / RUN}: does not say where its cohort is, as those of hemaseg train do. "
+            "Resume a run of a study with hemaseg compare."
+        )
+    if record.start_weights_sha256 and start is None:
+        raise ConfigError(
+            f"{folder}: begun from weights {record.start_weights_sha256[:12]}..., expected their "
+            "name. Add it with --start."
+        )
+    config = read_config(folder / "config.toml", RunConfig)
+    return (
+        folder / record.cohort_file,
+        folder / record.split_file,
+        record.fold,
+        config.model_copy(update={"device": device}),
+    )
+
+
+def _train(
+    config: "RunConfig",
+    cohort_file: Path,
+    split_file: Path,
+    fold: int,
+    output: Path,
+    start: "Start | None",
+    processes: "Processes",
+    show: Callable[[str, float, int], None],
+    *,
+    resumes: bool,
+    checkpoint_every_s: float,
+) -> "tuple[RunRecord, str | None]":
+    """Read the slices and train; what happened, and the warning of the split."""
+    from hemaseg.cohorts.split import parts, read_split
+    from hemaseg.cohorts.table import read_cohort
+    from hemaseg.slices.dataset import load_slices
+    from hemaseg.training import loop
+
+    cohort, split = read_cohort(cohort_file), read_split(split_file)
+    selected = parts(split, cohort, fold)
+    training, validation = (
+        load_slices(part, config.recipe, progress=partial(show, f"reading for {name}"))
+        for name, part in (("training", selected.train), ("validation", selected.validation))
+    )
+    record = loop.train(
+        *(config, training, validation, output),
+        origin=loop.DataOrigin(
+            cohort.sha256,
+            split.sha256,
+            fold,
+            selected.train.modality,
+            cohort_file=os.path.relpath(cohort_file, output),
+            split_file=os.path.relpath(split_file, output),
+        ),
+        start=start,
+        resumes=resumes,
+        checkpoint_every_s=checkpoint_every_s,
+        processes=processes,
+        progress=lambda p: show(
+            p.describe(), (p.epoch - 1) * p.num_steps + p.step, p.num_epochs * p.num_steps
+        ),
+    )
+    return record, split.warning

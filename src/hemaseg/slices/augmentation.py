@@ -13,7 +13,13 @@ from hemaseg.config import AugmentationConfig
 
 
 def augment(
-    images: Tensor, masks: Tensor, config: AugmentationConfig, generator: torch.Generator
+    images: Tensor,
+    masks: Tensor,
+    config: AugmentationConfig,
+    generator: torch.Generator,
+    *,
+    share: slice = slice(None),
+    num_drawn: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Each slice moved and recoloured at random; the mask moves with its image.
 
@@ -22,7 +28,10 @@ def augment(
         masks: `(N, 1, H, W)` float, 0 or 1.
         config: Ranges; all zero returns the inputs.
         generator: CPU generator; the only source of randomness, so equal seeds repeat on any
-        device.
+            device.
+        share: Which slices of a batch these are, if it is divided: changes are drawn for all of it,
+            so that each slice gets the same ones however it is divided.
+        num_drawn: Slices of that batch; N unless given.
 
     Returns:
         New images in [0, 1] (bilinear) and new masks of 0 and 1 (nearest); what enters from outside
@@ -30,15 +39,26 @@ def augment(
     """
     if config == AugmentationConfig():
         return images, masks
+    num = len(images) if num_drawn is None else num_drawn
 
     def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(len(images), generator=generator)
+        return (low + (high - low) * torch.rand(num, generator=generator))[share]
 
     angle = uniform(-1, 1) * math.radians(config.rotation_deg)
     zoom = uniform(1 - config.scaling, 1 + config.scaling)
     shift_x = uniform(-2, 2) * config.translation
     shift_y = uniform(-2, 2) * config.translation
     flip = torch.where(uniform(0, 1) < config.flip_probability, -1.0, 1.0)
+    limit = -math.log(1 - config.gamma)
+    exponent = uniform(-limit, limit).exp()
+    contrast = uniform(1 - config.contrast, 1 + config.contrast)
+    noise = torch.zeros(0)
+    if config.noise_sd > 0:
+        noise = torch.randn((num, *images.shape[1:]), generator=generator)[share]
+        noise *= uniform(0, config.noise_sd).view(-1, 1, 1, 1)
+    if not len(images):  # A share may be empty, but its random numbers are drawn.
+        return images, masks
+
     # Rows of the inverse map, from output to input coordinates in [-1, 1].
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     theta = torch.stack(
@@ -51,11 +71,9 @@ def augment(
     def per_slice(values: Tensor) -> Tensor:
         return values.view(-1, 1, 1, 1).to(images.device)
 
-    limit = -math.log(1 - config.gamma)
-    images = images.clamp(0, 1) ** per_slice(uniform(-limit, limit).exp())
+    images = images.clamp(0, 1) ** per_slice(exponent)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = mean + (images - mean) * per_slice(uniform(1 - config.contrast, 1 + config.contrast))
+    images = mean + (images - mean) * per_slice(contrast)
     if config.noise_sd > 0:
-        noise = torch.randn(images.shape, generator=generator).to(images.device)
-        images = images + noise * per_slice(uniform(0, config.noise_sd))
+        images = images + noise.to(images.device)
     return images.clamp(0, 1), masks

@@ -13,7 +13,6 @@ never loads it.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -43,6 +42,7 @@ from hemaseg.config import (
     Section,
     SplitConfig,
     StudyConfig,
+    differences,
     read_config,
     write_config,
 )
@@ -383,26 +383,9 @@ def _is_higher_better(metric: str, said: bool | None) -> bool:
 
 def _require_same(asked: Section, path: Path) -> None:
     """Refuse settings that differ from those in a file of this output folder."""
-    before, now = _flat(read_config(path, type(asked)).model_dump()), _flat(asked.model_dump())
-    changed = [
-        f"{key} {before.get(key, 'nothing')}, asked for now {now.get(key, 'nothing')}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in MAY_CHANGE
-    ]
+    changed = differences(read_config(path, type(asked)), asked, apart_from=MAY_CHANGE)
     if changed:
         raise ConfigError(
             f"{path}: {'; '.join(changed)}; expected the same settings for all runs in one output "
             "folder. Choose another output folder, or delete this one."
         )
-
-
-def _flat(value: Any, key: str = "") -> dict[str, object]:
-    """Nested settings by their full names, such as `arms.0.options.base_width`."""
-    if not isinstance(value, dict | list | tuple):
-        return {key: value}
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    return {
-        name: inner
-        for part, content in items
-        for name, inner in _flat(content, f"{key}.{part}" if key else str(part)).items()
-    }

@@ -3,6 +3,7 @@
 config.toml           the resolved run: model, seed, device, recipe
 run.json              `RunRecord`: status, data, versions, best epoch, cost
 training.csv          one row per epoch
+checkpoints/          until the run is complete: what it needs to go on (`resumption`)
 weights.safetensors   of the best epoch
 model.json            `ModelRecord`: what is needed to use the weights, and their hash
 """
@@ -90,10 +91,17 @@ class RunRecord(Section):
     device: str
     precision: Literal["fp32", "bf16"]
     software: Software
+    num_processes: int = 1
+    """That trained together, one for each device."""
+    cohort_file: str = ""
+    """As seen from the run folder, for `--resume`; empty in older records."""
+    split_file: str = ""
     cohort_sha256: str
     split_sha256: str
     fold: int
     modality: str = ""
+    resumptions: tuple[str, ...] = ()
+    """Where the training went on after it was interrupted, one sentence each."""
     start_weights_sha256: str | None = None
     """Of the weights that training began from, as in their `model.json`; null if they were drawn
     from the seed."""

@@ -1,39 +1,27 @@
-"""The one loop that trains every model.
+"""One training from its data to its run folder, whatever becomes of it on the way."""
 
-It never asks which model it has: that is the fairness argument of a comparison.
-
-Shape legend: N slices of a batch, H rows, W columns.
-"""
-
-import contextlib
-import csv
 import math
-import time
-from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from hemaseg.config import OptimiserConfig, RunConfig, ScheduleConfig, write_config
+from hemaseg.config import RunConfig, differences, read_config, write_config
 from hemaseg.errors import ConfigError, TrainingError
+from hemaseg.interruption import stop_requests
 from hemaseg.metrics.calibration import Calibration
-from hemaseg.metrics.overlap import OverlapCounts
-from hemaseg.models.catalogue import build_model, model_class
-from hemaseg.models.recomputation import recomputation
-from hemaseg.slices.augmentation import augment
-from hemaseg.slices.dataset import SliceSet, epoch_order
+from hemaseg.models.catalogue import model_class
+from hemaseg.slices.dataset import SliceSet
 from hemaseg.training.checkpoint import (
     MODEL,
     RUN,
     WEIGHTS,
     RunRecord,
     Start,
+    read_record,
     require_fitting,
-    save_model,
     software,
     write_record,
 )
@@ -44,16 +32,22 @@ from hemaseg.training.device import (
     deterministic,
     is_out_of_memory,
     kept_memory,
-    memory_format,
-    peak_memory_mib,
-    reset_peak_memory,
 )
 from hemaseg.training.doubt import add_doubt
-from hemaseg.training.losses import loss
+from hemaseg.training.epochs import Epochs, rank
 from hemaseg.training.memory import require_memory
+from hemaseg.training.processes import ALONE, Processes
+from hemaseg.training.progress import Progress
+from hemaseg.training.resumption import (
+    Checkpoint,
+    RunIdentity,
+    newest_checkpoint,
+    remove_checkpoints,
+)
 
-THRESHOLD = 0.5
-"""Probability from which a pixel belongs to the mask; the paper states none."""
+CHECKPOINT_EVERY_S = 300.0
+"""Between checkpoints: what a kill costs at most. Writing one takes less than 2 % of it, as
+`docs/guarantees.md` shows."""
 
 
 @dataclass(frozen=True)
@@ -65,62 +59,16 @@ class DataOrigin:
         split_sha256: Of `split.json`.
         fold: From 0.
         modality: Of all training scans, empty if mixed or unknown; stored with the weights too.
+        cohort_file: As seen from the run folder; empty if resuming shall not look for it.
+        split_file: As seen from the run folder.
     """
 
     cohort_sha256: str
     split_sha256: str
     fold: int
     modality: str = ""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of `training.csv`.
-
-    Attributes:
-        epoch: From 1.
-        training_loss: Mean over the epoch's batches, weights changing meanwhile.
-        validation_loss: Mean over validation batches, weighted by their slices.
-        validation_dice: Mean over validation subjects of Dice pooled over the subject's slices; NaN
-            if it is undefined for all of them.
-        learning_rate: At the start of the epoch.
-        epoch_s: Training and validation.
-        cumulative_s: Sum of `epoch_s` so far.
-        slices_per_s: Training slices over training time, validation apart.
-        peak_memory_mib: Highest since the run began; NaN where it cannot be measured.
-    """
-
-    epoch: int
-    training_loss: float
-    validation_loss: float
-    validation_dice: float
-    learning_rate: float
-    epoch_s: float
-    cumulative_s: float
-    slices_per_s: float
-    peak_memory_mib: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress bar needs to know after each training step."""
-
-    epoch: int
-    num_epochs: int
-    step: int
-    num_steps: int
-    last: Epoch | None
-    predicted_peak_mib: float
-
-    def describe(self) -> str:
-        """A few words for a progress line: what is known of the run so far.
-
-        In the first epoch that is the predicted peak of memory, then the last validation Dice.
-        """
-        words = f"training, epoch {self.epoch}/{self.num_epochs}"
-        if self.last is None:
-            return f"{words}, predicted peak {self.predicted_peak_mib:,.0f} MiB"
-        return f"{words}, Dice {self.last.validation_dice:.3f}"
+    cohort_file: str = ""
+    split_file: str = ""
 
 
 def train(
@@ -131,11 +79,18 @@ def train(
     *,
     origin: DataOrigin,
     start: Start | None = None,
+    resumes: bool = False,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    processes: Processes = ALONE,
     progress: Callable[[Progress], None] | None = None,
 ) -> RunRecord:
     """Train one network and keep the weights of the epoch with the best validation Dice.
 
     Then, if nothing interrupts it, they are calibrated and the training scans described (`doubt`).
+
+    SIGINT or SIGTERM end the step that is under way, write a checkpoint and raise; a second one
+    ends at once. After that, and after any other end, `resumes` goes on from the last checkpoint
+    to the bits that an unbroken run gives, on the same machine and software.
 
     Args:
         config: Model, seed, device, recipe; the seed decides weights, order and augmentation.
@@ -147,16 +102,22 @@ def train(
         start: Weights to begin from, drawn from the seed if None; the seed decides order and
             augmentation in both cases. Network and options must be those of the configuration;
             image size, intensity and modality may be others.
+        resumes: Whether to go on where a run in this folder stopped; from the beginning if it
+            stopped before its first checkpoint or there is none, not at all if it is complete.
+        checkpoint_every_s: Least time between checkpoints, and so about what a kill costs.
+        processes: That train together (see `processes`); each is given the same slices.
         progress: Called after each step.
 
     Returns:
         The final record, as written to `run.json`.
 
     Raises:
-        TrainingError: No lesion in training or validation, a loss that is not finite (with the
-            cases of the batch), or not enough memory, by prediction or in fact (with what to
-            change).
-        ConfigError: An unknown model or device, or weights of another network to start from.
+        TrainingError: No lesion in training or validation, a loss or gradient that is not finite
+            (with the cases of the batch), not enough memory, by prediction or in fact (with what
+            to change), a checkpoint that cannot be written, or another process that is gone.
+        ConfigError: An unknown model or device, weights of another network to start from, or
+            another run than this in the folder that is to go on.
+        CheckpointError: What is to go on is damaged.
         KeyboardInterrupt: After the run folder was left usable, with status "interrupted".
     """
     recipe, whole_validation = config.recipe, validation
@@ -165,36 +126,71 @@ def train(
     if recipe.slices.negative_share == 0:
         validation = validation.select(torch.nonzero(validation.has_lesion).flatten())
     _require_lesions(training, validation)
-    _require_size(config, int(training.has_lesion.sum()))
+    num_lesion_slices = int(training.has_lesion.sum())
+    _require_size(config, num_lesion_slices)
     device = choose_device(config.device)
     precision = choose_precision(recipe.training.precision, device)
-    predicted_mib = require_memory(
-        config, device=device, precision=precision, num_slices=int(training.has_lesion.sum())
+    identity = RunIdentity(
+        config=config,
+        cohort_sha256=origin.cohort_sha256,
+        split_sha256=origin.split_sha256,
+        fold=origin.fold,
+        start_weights_sha256=start.weights_sha256 if start else None,
+        precision=precision,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, MODEL, "training.csv"):  # of an earlier run
-        (folder / name).unlink(missing_ok=True)
-    write_config(config, folder / "config.toml")
+    checkpoint: Checkpoint | None = None
+    resumptions: tuple[str, ...] = ()
+    if resumes and (folder / RUN).exists():
+        before = read_record(folder / RUN, RunRecord)
+        _require_same(folder, before, identity)
+        if before.status == "complete":
+            return before
+        checkpoint = newest_checkpoint(folder)
+        if checkpoint is not None:
+            resumptions = (*before.resumptions, _resumption(checkpoint, device))
+    predicted_mib = require_memory(
+        config,
+        device=device,
+        precision=precision,
+        num_slices=num_lesion_slices,
+        num_processes=processes.num,
+    )
     record = RunRecord(
         status="running",
         device=str(device),
         precision=precision,
         software=software(),
-        start_weights_sha256=start.weights_sha256 if start else None,
+        num_processes=processes.num,
+        resumptions=resumptions,
+        start_weights_sha256=identity.start_weights_sha256,
         num_training_subjects=len({name.subject for name in training.names}),
         num_training_slices=len(training),
-        num_training_lesion_slices=int(training.has_lesion.sum()),
+        num_training_lesion_slices=num_lesion_slices,
         num_validation_subjects=len({name.subject for name in validation.names}),
         num_validation_slices=len(validation),
         predicted_peak_mib=predicted_mib,
         **asdict(origin),
     )
-    write_record(record, folder / RUN)
+    processes.wait()  # Until all have read what is now replaced.
+    if processes.is_first:
+        folder.mkdir(parents=True, exist_ok=True)
+        if checkpoint is None:
+            for name in (RUN, WEIGHTS, MODEL, "training.csv"):  # of an earlier run
+                (folder / name).unlink(missing_ok=True)
+            remove_checkpoints(folder)
+        else:
+            checkpoint.remove_damaged()
+        write_config(config, folder / "config.toml")
+        write_record(record, folder / RUN)
+    run = Epochs(
+        config, training, validation, folder, record, identity, device, processes, progress
+    )
 
     calibration: Calibration | None = None
 
-    def finish(status: str, message: str, done: list[Epoch]) -> RunRecord:
-        best = max(done, key=_rank, default=None)
+    def finish(status: str, message: str) -> RunRecord:
+        done = run.state.done
+        best = max(done, key=rank, default=None)
         finished = record.model_copy(
             update={
                 "status": status,
@@ -207,10 +203,10 @@ def train(
                 "calibration": calibration,
             }
         )
-        write_record(finished, folder / RUN)
+        if processes.is_first:
+            write_record(finished, folder / RUN)
         return finished
 
-    done: list[Epoch] = []
     # Kept memory takes up to a third more; who recomputes activations wants less, not less time.
     free_mib = available_memory_mib(device) or 0.0
     keeps = (
@@ -220,212 +216,85 @@ def train(
     )
     try:
         with deterministic(recipe.training.is_deterministic), kept_memory(keeps):
-            _run_epochs(
-                config,
-                training,
-                validation,
-                folder,
-                record,
-                device=device,
-                initial=start.network if start else None,
-                done=done,
-                progress=progress,
-            )
-            calibration = add_doubt(
-                folder,
-                training,
-                whole_validation,
-                device=device,
-                batch_size=recipe.training.batch_size,
-            )
+            with stop_requests() as stop:
+                run.go_on(start, checkpoint, stop, checkpoint_every_s)
+            if processes.is_first:
+                calibration = add_doubt(
+                    folder,
+                    training,
+                    whole_validation,
+                    device=device,
+                    batch_size=recipe.training.slices_per_pass,
+                )
+            processes.wait()
     except KeyboardInterrupt:
+        done = bool(run.state.done)
         kept = "weights of the best epoch kept" if done else "no epoch was finished, so no weights"
-        finish("interrupted", f"stopped by the user; {kept}", done)
+        finish("interrupted", f"stopped by the user; {kept}")
         raise
     except Exception as error:
-        if not is_out_of_memory(error):
-            finish("failed", str(error), done)
+        problem = _explained(error, config, device, processes)
+        with suppress(OSError):  # A full disk is told by the error itself.
+            finish("failed", str(problem))
+        if problem is error:
             raise
-        batch = recipe.training.batch_size
-        message = (
-            f"out of memory on {device} with batch_size {batch} and image_size "
-            f"{recipe.slices.image_size}. Halve training.batch_size, set "
-            "training.recomputes_activations = true, or choose a smaller slices.image_size or "
-            "model."
-        )
-        finish("failed", message, done)
-        raise TrainingError(message) from error
-    return finish("complete", "", done)
+        raise problem from error
+    finished = finish("complete", "")
+    if processes.is_first:
+        remove_checkpoints(folder)
+    return finished
 
 
-def _run_epochs(
-    config: RunConfig,
-    training: SliceSet,
-    validation: SliceSet,
-    folder: Path,
-    record: RunRecord,
-    *,
-    device: torch.device,
-    initial: nn.Module | None,
-    done: list[Epoch],
-    progress: Callable[[Progress], None] | None,
-) -> None:
-    """Append one `Epoch` to `done` and to `training.csv` for each pass; save the best weights."""
-    recipe = config.recipe
-    torch.manual_seed(config.seed)
-    network = build_model(config.model.name, config.model.options)
-    if initial is not None:
-        network.load_state_dict(initial.state_dict())
-    layout = memory_format(device)
-    network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
-    optimiser = _optimiser(network, recipe.optimiser)
-    random = torch.Generator().manual_seed(config.seed)
-    has_lesion = training.has_lesion
-    batch_size = recipe.training.batch_size
-    num_steps = math.ceil(int(has_lesion.sum()) / batch_size)
-    cosine, plateau = _schedules(optimiser, recipe.schedule, num_steps * recipe.training.num_epochs)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=record.precision == "bf16")
-    reset_peak_memory(device)
-    with (folder / "training.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(Epoch.__dataclass_fields__))
-        table.writeheader()
-        for epoch in range(1, recipe.training.num_epochs + 1):
-            start = time.perf_counter()
-            network.train()
-            learning_rate = optimiser.param_groups[0]["lr"]
-            sum_loss = 0.0
-            order = epoch_order(has_lesion, recipe.slices.negative_share, random)
-            for step, indices in enumerate(order.split(batch_size), 1):
-                images = training.images[indices].float().to(device)
-                masks = training.masks[indices].float().to(device)
-                images, masks = augment(images, masks, recipe.augmentation, random)
-                # The last step's gradients go before this step's activations come.
-                optimiser.zero_grad(set_to_none=True)
-                with autocast, recomputation(recipe.training.recomputes_activations):
-                    logits = network(images.contiguous(memory_format=layout))
-                value = loss(logits, masks, recipe.loss)
-                sum_loss += _finite(value, training, indices, epoch, step)
-                value.backward()
-                optimiser.step()
-                if cosine is not None:
-                    cosine.step()
-                if progress is not None:
-                    progress(
-                        Progress(
-                            epoch=epoch,
-                            num_epochs=recipe.training.num_epochs,
-                            step=step,
-                            num_steps=num_steps,
-                            last=done[-1] if done else None,
-                            predicted_peak_mib=record.predicted_peak_mib or math.nan,
-                        )
-                    )
-            training_s = time.perf_counter() - start
-            validation_loss, validation_dice = validate(network, validation, config, autocast)
-            if not math.isfinite(validation_loss):
-                raise TrainingError(
-                    f"validation loss is {validation_loss} after epoch {epoch}, expected a finite "
-                    "number. Lower optimiser.learning_rate, or use training.precision fp32."
-                )
-            if plateau is not None:
-                plateau.step(validation_loss)
-            epoch_s = time.perf_counter() - start
-            row = Epoch(
-                epoch=epoch,
-                training_loss=sum_loss / num_steps,
-                validation_loss=validation_loss,
-                validation_dice=validation_dice,
-                learning_rate=learning_rate,
-                epoch_s=epoch_s,
-                cumulative_s=epoch_s + (done[-1].cumulative_s if done else 0.0),
-                slices_per_s=len(order) / training_s,
-                peak_memory_mib=_or_nan(peak_memory_mib(device)),
-            )
-            if not done or _rank(row) > max(map(_rank, done)):
-                save_model(
-                    folder,
-                    network,
-                    config.model,
-                    image_size=recipe.slices.image_size,
-                    intensity=recipe.intensity,
-                    threshold=THRESHOLD,
-                    modality=record.modality,
-                )
-            done.append(row)
-            table.writerow({k: "" if v != v else v for k, v in asdict(row).items()})
-            file.flush()
-
-
-def validate(
-    network: nn.Module,
-    slices: SliceSet,
-    config: RunConfig,
-    autocast: contextlib.AbstractContextManager[object],
-) -> tuple[float, float]:
-    """Mean loss over batches, and mean Dice over subjects at the network's resolution.
-
-    Returns:
-        Loss; Dice, where a subject with neither lesion nor prediction is undefined and left out
-        (NaN if all are).
-    """
-    device = next(network.parameters()).device
-    network.eval()
-    sum_loss = 0.0
-    counts: dict[str, OverlapCounts] = defaultdict(OverlapCounts)
-    with torch.inference_mode(), autocast:
-        for indices in torch.arange(len(slices)).split(config.recipe.training.batch_size):
-            images = slices.images[indices].float().to(device)
-            masks = slices.masks[indices].to(device)
-            logits = network(images.contiguous(memory_format=memory_format(device))).float()
-            sum_loss += float(loss(logits, masks.float(), config.recipe.loss)) * len(indices)
-            for index, count in zip(
-                indices.tolist(), _overlap(logits.sigmoid() >= THRESHOLD, masks), strict=True
-            ):
-                counts[slices.names[index].subject] += count
-    scores = [c.dice for c in counts.values() if not math.isnan(c.dice)]
-    return sum_loss / len(slices), sum(scores) / len(scores) if scores else math.nan
-
-
-def _overlap(predictions: Tensor, masks: Tensor) -> list[OverlapCounts]:
-    """Counts of each slice of `(N, 1, H, W)` boolean tensors, fetched from the device at once."""
-    pairs = ((predictions & masks), (predictions & ~masks), (~predictions & masks))
-    counts = torch.stack([pair.flatten(1).sum(dim=1) for pair in pairs], dim=1)
-    return [OverlapCounts(*row) for row in counts.tolist()]
-
-
-def _optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
-def _schedules(
-    optimiser: torch.optim.Optimizer, config: ScheduleConfig, num_steps: int
-) -> tuple[LambdaLR | None, ReduceLROnPlateau | None]:
-    """The schedule that the recipe names: cosine, stepped per batch, or plateau, per epoch."""
-    if config.name == "plateau":
-        return None, ReduceLROnPlateau(optimiser, factor=config.factor, patience=config.patience)
-    num_warmup = round(config.warmup_share * num_steps)
-
-    def factor(step: int) -> float:
-        if step < num_warmup:
-            return (step + 1) / (num_warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
-
-    return LambdaLR(optimiser, factor), None
-
-
-def _finite(value: Tensor, slices: SliceSet, indices: Tensor, epoch: int, step: int) -> float:
-    """The loss as a float; an error that names the batch's cases if it is NaN or infinite."""
-    number = float(value.detach())
-    if math.isfinite(number):
-        return number
-    names = [slices.names[i] for i in indices.tolist()]
-    cases = ", ".join(f"{name.image} (slice {name.index})" for name in names)
-    raise TrainingError(
-        f"loss is {number} in epoch {epoch}, step {step}, expected a finite number; batch: "
-        f"{cases}. Lower optimiser.learning_rate, use training.precision fp32, or look at these "
-        "images."
+def _require_same(folder: Path, record: RunRecord, identity: RunIdentity) -> None:
+    """Refuse to go on with another run than the one that was begun."""
+    begun = RunIdentity(
+        config=read_config(folder / "config.toml", RunConfig),
+        cohort_sha256=record.cohort_sha256,
+        split_sha256=record.split_sha256,
+        fold=record.fold,
+        start_weights_sha256=record.start_weights_sha256,
+        precision=record.precision,
     )
+    if changed := differences(begun, identity, apart_from={"config.device"}):
+        raise ConfigError(
+            f"{folder}: begun with {'; '.join(changed)}; expected the same to go on. Give what "
+            "the run was begun with, or begin another one elsewhere."
+        )
+
+
+def _resumption(checkpoint: Checkpoint, device: torch.device) -> str:
+    """A sentence for the record."""
+    where = f"went on from {checkpoint.describe()}"
+    if checkpoint.damaged:
+        where += f"; {len(checkpoint.damaged)} newer checkpoints were damaged"
+    changed = checkpoint.differences(device)
+    return where + (
+        f"; the last bits may not be those of an unbroken run: {', '.join(changed)}"
+        if changed
+        else ""
+    )
+
+
+def _explained(
+    error: Exception, config: RunConfig, device: torch.device, processes: Processes
+) -> Exception:
+    """The error itself, or what it means for the user."""
+    if is_out_of_memory(error):
+        recipe = config.recipe
+        return TrainingError(
+            f"out of memory on {device} with {recipe.training.slices_per_pass} slices of "
+            f"image_size {recipe.slices.image_size} at once. Set "
+            "training.recomputes_activations = true (the same numbers for more time), or "
+            f"training.micro_batch_size = {max(1, recipe.training.slices_per_pass // 2)} (the "
+            "same batch in parts), or choose a smaller slices.image_size or model."
+        )
+    if processes.num > 1 and isinstance(error, RuntimeError):
+        return TrainingError(
+            f"process {processes.rank} of {processes.num} lost the others "
+            f"({str(error).splitlines()[0]}). The message of the one that ended first says why; "
+            "go on with --resume, on any number of processes."
+        )
+    return error
 
 
 def _require_lesions(training: SliceSet, validation: SliceSet) -> None:
@@ -441,28 +310,27 @@ def _require_lesions(training: SliceSet, validation: SliceSet) -> None:
 def _require_size(config: RunConfig, num_lesion_slices: int) -> None:
     """Refuse an image size that the network cannot halve, or cannot normalise a last batch of."""
     stride = model_class(config.model.name).stride
-    size, batch_size = config.recipe.slices.image_size, config.recipe.training.batch_size
+    recipe = config.recipe
+    size, batch_size = recipe.slices.image_size, recipe.training.batch_size
+    per_pass = recipe.training.slices_per_pass
     if size % stride:
         raise ConfigError(
             f"slices.image_size is {size}, expected a multiple of {stride} for model "
             f"{config.model.name}. Change it in the recipe."
         )
-    if size == stride and num_lesion_slices % batch_size == 1:
+    # Sizes of what goes through the network at once: parts of whole batches and of the last one.
+    parts = {
+        min(batch - start, per_pass)
+        for batch in (min(batch_size, num_lesion_slices), num_lesion_slices % batch_size)
+        for start in range(0, batch, per_pass)
+    }
+    if size == stride and 1 in parts:
         raise ConfigError(
             f"at slices.image_size {size} the bottleneck of {config.model.name} is one pixel, and "
-            f"with training.batch_size {batch_size} the last batch of {num_lesion_slices} slices "
-            "would be one slice: nothing to normalise over. Change either in the recipe."
+            f"of {num_lesion_slices} slices in batches of {batch_size}, {per_pass} at once, one "
+            "would be alone: nothing to normalise over. Change the image size or a batch size in "
+            "the recipe."
         )
-
-
-def _rank(epoch: Epoch) -> tuple[float, float]:
-    """Order of epochs: validation Dice (undefined is worst), then lower validation loss."""
-    dice = epoch.validation_dice
-    return (-1.0 if math.isnan(dice) else dice, -epoch.validation_loss)
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _or_none(value: float) -> float | None:

@@ -6,6 +6,7 @@ two moments, activations kept for the backward pass, and what is made on the way
 only the processor's library knows it, is scratch space within an operation.
 """
 
+import math
 import weakref
 from collections.abc import Callable
 
@@ -148,7 +149,12 @@ def training_mib(
 
 
 def require_memory(
-    config: RunConfig, *, device: torch.device, precision: Precision, num_slices: int
+    config: RunConfig,
+    *,
+    device: torch.device,
+    precision: Precision,
+    num_slices: int,
+    num_processes: int = 1,
 ) -> float:
     """Predict the peak of a training; refuse it where that is more than there is now.
 
@@ -161,6 +167,8 @@ def require_memory(
         device: Where it will train.
         precision: As resolved for the device.
         num_slices: Training slices of an epoch; a batch is never larger.
+        num_processes: That share each batch; what they take is asked for as if each had a device of
+            its own.
 
     Returns:
         What `peak_memory_mib` is expected to say after training, in MiB. On a CPU that is of the
@@ -169,14 +177,14 @@ def require_memory(
     Raises:
         TrainingError: It does not fit; says what would.
     """
-    batch_size = min(config.recipe.training.batch_size, num_slices)
+    batch_size = math.ceil(min(config.recipe.training.slices_per_pass, num_slices) / num_processes)
     needed = _training_mib(config, device, precision, batch_size)
     available = available_memory_mib(device)
     if available is None or needed <= available:
         return needed + ((resident_memory_mib() or 0.0) if device.type == "cpu" else 0.0)
     size = config.recipe.slices.image_size
     raise TrainingError(
-        f"training {config.model.name} with batch_size {batch_size} and image_size {size} would "
+        f"training {config.model.name} with {batch_size} slices of image_size {size} at once would "
         f"take {needed:,.0f} MiB on {device}, expected at most the {available:,.0f} MiB that are "
         f"free. {_advice(config, device, precision, batch_size, available)}"
     )
@@ -199,10 +207,15 @@ def _advice(
         if largest == batch_size:
             ways.append(words)
         elif largest:
-            ways.append(f"{words}{' and ' if words else ''}training.batch_size {largest}")
+            # Parts as even as can be: batch norm learns little from a last one of one slice.
+            size = math.ceil(batch_size / math.ceil(batch_size / largest))
+            ways.append(f"{words}{' and ' if words else ''}training.micro_batch_size = {size}")
     if not ways:
         return "Not even one slice fits: choose a smaller slices.image_size or model."
-    return f"What fits: {', or '.join(ways)}; else a smaller slices.image_size or model."
+    return (
+        f"What fits: {', or '.join(ways)} (the batch for each change of the weights stays "
+        f"{config.recipe.training.batch_size}); else a smaller slices.image_size or model."
+    )
 
 
 def _largest_batch(

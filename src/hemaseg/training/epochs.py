@@ -1,0 +1,254 @@
+"""The epochs of a training: steps, validation, checkpoints, best weights, table.
+
+It never asks which model it has: that is the fairness argument of a comparison.
+"""
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hemaseg.config import RunConfig
+from hemaseg.errors import CheckpointError, TrainingError
+from hemaseg.files import write_text
+from hemaseg.interruption import StopRequest
+from hemaseg.models.catalogue import build_model
+from hemaseg.models.recomputation import recomputation
+from hemaseg.slices.augmentation import augment
+from hemaseg.slices.dataset import SliceSet, epoch_order
+from hemaseg.training.checkpoint import WEIGHTS, RunRecord, Start, save_model
+from hemaseg.training.device import memory_format, peak_memory_mib, reset_peak_memory
+from hemaseg.training.losses import loss
+from hemaseg.training.optimisation import make_optimiser, make_schedules
+from hemaseg.training.processes import Processes
+from hemaseg.training.progress import Epoch, Progress
+from hemaseg.training.resumption import Checkpoint, RunIdentity, TrainingState, write_checkpoint
+from hemaseg.training.validation import THRESHOLD, validate
+
+
+class Epochs:
+    """One training: what does not change while it goes on, and the state that does."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        training: SliceSet,
+        validation: SliceSet,
+        folder: Path,
+        record: RunRecord,
+        identity: RunIdentity,
+        device: torch.device,
+        processes: Processes,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._config, self._recipe = config, config.recipe
+        self._training, self._validation = training, validation
+        self._has_lesion = training.has_lesion
+        self._folder, self._record, self._identity = folder, record, identity
+        self._device, self._layout = device, memory_format(device)
+        self._processes, self._progress = processes, progress
+        self._num_steps = math.ceil(int(self._has_lesion.sum()) / self._recipe.training.batch_size)
+        self._autocast = torch.autocast(
+            device.type, torch.bfloat16, enabled=record.precision == "bf16"
+        )
+        self._checkpoint_s = 0.0
+        torch.manual_seed(config.seed)
+        network = build_model(config.model.name, config.model.options)
+        network = network.to(device, memory_format=self._layout)  # type: ignore[call-overload]
+        optimiser = make_optimiser(network, self._recipe.optimiser)
+        num_steps = self._num_steps * self._recipe.training.num_epochs
+        self.state = TrainingState(
+            network,
+            optimiser,
+            *make_schedules(optimiser, self._recipe.schedule, num_steps),
+            random=torch.Generator().manual_seed(config.seed),
+        )
+
+    def go_on(
+        self,
+        start: Start | None,
+        checkpoint: Checkpoint | None,
+        stop: StopRequest,
+        checkpoint_every_s: float,
+    ) -> None:
+        """Train from the beginning or from a checkpoint to the last epoch."""
+        state = self.state
+        if start is not None:
+            state.network.load_state_dict(start.network.state_dict())
+        if checkpoint is not None:
+            checkpoint.restore(state, self._identity)
+            if state.done and not (self._folder / WEIGHTS).exists():
+                raise CheckpointError(
+                    f"{self._folder / WEIGHTS}: no such file, expected the best weights so far. "
+                    "Restore it, or train again."
+                )
+        joined = self._processes.join(state.network)
+        reset_peak_memory(self._device)
+        last_s = time.monotonic()
+
+        def keep() -> None:
+            """Write a checkpoint if it is time; stop if that was asked."""
+            nonlocal last_s
+            stops = self._processes.any(stop.kind is not None)
+            if self._processes.is_first and (
+                stops or time.monotonic() - last_s >= checkpoint_every_s
+            ):
+                self._checkpoint_s = write_checkpoint(
+                    self._folder, state, self._identity, self._device
+                )
+                last_s = time.monotonic()
+            if stops:
+                self._processes.wait()
+                raise stop.kind or KeyboardInterrupt
+
+        self._write_table()
+        while len(state.done) < self._recipe.training.num_epochs:
+            begin_s = time.perf_counter() - state.elapsed_s
+            if not len(state.order):
+                state.order = epoch_order(
+                    self._has_lesion, self._recipe.slices.negative_share, state.random
+                )
+                state.step, state.sum_loss = 0, 0.0
+                state.learning_rate = state.optimiser.param_groups[0]["lr"]
+            joined.train()
+            batches = state.order.split(self._recipe.training.batch_size)
+            for indices in batches[state.step :]:
+                state.sum_loss += self._step(joined, indices)
+                state.step += 1
+                state.elapsed_s = time.perf_counter() - begin_s
+                self._show()
+                keep()
+            # Several processes can only stop where all of them are.
+            self._finish_epoch(begin_s, keep if self._processes.num == 1 else lambda: None)
+
+    def _step(self, joined: nn.Module, indices: Tensor) -> float:
+        """Change the weights once by a batch; its loss."""
+        recipe, state, total = self._recipe, self.state, 0.0
+        # The last step's gradients go before this step's activations come.
+        state.optimiser.zero_grad(set_to_none=True)
+        parts = indices.split(recipe.training.slices_per_pass)
+        for number, part in enumerate(parts, 1):
+            share = self._processes.share(len(part))
+            images = self._training.images[part[share]].float().to(self._device)
+            masks = self._training.masks[part[share]].float().to(self._device)
+            images, masks = augment(
+                *(images, masks, recipe.augmentation, state.random),
+                share=share,
+                num_drawn=len(part),
+            )
+            # Gradients are averaged over processes once, at the last part.
+            alone = self._processes.num == 1 or number == len(parts)
+            with nullcontext() if alone else joined.no_sync():  # type: ignore[operator]
+                with self._autocast, recomputation(recipe.training.recomputes_activations):
+                    logits = joined(images.contiguous(memory_format=self._layout))
+                value = loss(logits, masks, recipe.loss, self._processes)
+                if len(parts) > 1:
+                    value = value * (len(part) / len(indices))
+                total += self._finite(value, "loss", indices)
+                value.backward()
+        gradients = [w.grad for w in state.network.parameters() if w.grad is not None]
+        self._finite(nn.utils.get_total_norm(gradients), "norm of the gradients", indices)
+        state.optimiser.step()
+        if state.cosine is not None:
+            state.cosine.step()
+        return total
+
+    def _finish_epoch(self, begin_s: float, between: Callable[[], None]) -> None:
+        """Validate, keep the weights if they are the best, add a row to the table."""
+        state, network = self.state, self.state.network
+        epoch, training_s = len(state.done) + 1, state.elapsed_s
+        validation_loss, validation_dice = validate(
+            network,
+            self._validation,
+            self._config,
+            self._autocast,
+            processes=self._processes,
+            between=between,
+        )
+        if not math.isfinite(validation_loss):
+            raise TrainingError(
+                f"validation loss is {validation_loss} after epoch {epoch}, expected a finite "
+                "number. Lower optimiser.learning_rate, or use training.precision fp32."
+            )
+        if state.plateau is not None:
+            state.plateau.step(validation_loss)
+        epoch_s = time.perf_counter() - begin_s
+        peaks = [_known(peak_memory_mib(self._device)), *(e.peak_memory_mib for e in state.done)]
+        row = Epoch(
+            epoch=epoch,
+            training_loss=state.sum_loss / self._num_steps,
+            validation_loss=validation_loss,
+            validation_dice=validation_dice,
+            learning_rate=state.learning_rate,
+            epoch_s=epoch_s,
+            cumulative_s=epoch_s + (state.done[-1].cumulative_s if state.done else 0.0),
+            slices_per_s=len(state.order) / training_s,
+            peak_memory_mib=max(peaks, key=lambda peak: -math.inf if peak != peak else peak),
+        )
+        if self._processes.is_first and (not state.done or rank(row) > max(map(rank, state.done))):
+            save_model(
+                self._folder,
+                network,
+                self._config.model,
+                image_size=self._recipe.slices.image_size,
+                intensity=self._recipe.intensity,
+                threshold=THRESHOLD,
+                modality=self._record.modality,
+            )
+        state.done.append(row)
+        state.order, state.step, state.elapsed_s = state.order[:0], 0, 0.0
+        self._write_table()
+
+    def _write_table(self) -> None:
+        if self._processes.is_first:
+            content = StringIO()
+            table = csv.DictWriter(content, list(Epoch.__dataclass_fields__), lineterminator="\n")
+            table.writeheader()
+            for row in self.state.done:
+                table.writerow({k: "" if v != v else v for k, v in asdict(row).items()})
+            write_text(self._folder / "training.csv", content.getvalue())
+
+    def _show(self) -> None:
+        if self._progress is not None:
+            done = self.state.done
+            self._progress(
+                Progress(
+                    epoch=len(done) + 1,
+                    num_epochs=self._recipe.training.num_epochs,
+                    step=self.state.step,
+                    num_steps=self._num_steps,
+                    last=done[-1] if done else None,
+                    predicted_peak_mib=self._record.predicted_peak_mib or math.nan,
+                    checkpoint_s=self._checkpoint_s,
+                )
+            )
+
+    def _finite(self, value: Tensor, what: str, indices: Tensor) -> float:
+        """A number as a float; an error that names the batch's cases if it is NaN or infinite."""
+        number = float(value.detach())
+        if math.isfinite(number):
+            return number
+        names = [self._training.names[i] for i in indices.tolist()]
+        cases = ", ".join(f"{name.image} (slice {name.index})" for name in names)
+        raise TrainingError(
+            f"{what} is {number} in epoch {len(self.state.done) + 1}, step {self.state.step + 1}, "
+            f"expected a finite number; batch: {cases}. Lower optimiser.learning_rate, use "
+            "training.precision fp32, or look at these images."
+        )
+
+
+def rank(epoch: Epoch) -> tuple[float, float]:
+    """Order of epochs: validation Dice (undefined is worst), then lower validation loss."""
+    dice = epoch.validation_dice
+    return (-1.0 if math.isnan(dice) else dice, -epoch.validation_loss)
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value

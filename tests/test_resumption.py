@@ -1,0 +1,430 @@
+"""A training that is ended at any point goes on to the bits of an unbroken one."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from hemaseg.config import RunConfig
+from hemaseg.errors import CheckpointError, ConfigError, TrainingError
+from hemaseg.interruption import Terminated
+from hemaseg.training import epochs, loop
+from hemaseg.training.checkpoint import MODEL, RUN, WEIGHTS, RunRecord, load_model, read_record
+from hemaseg.training.progress import Progress
+from hemaseg.training.resumption import (
+    CHECKPOINTS,
+    RunIdentity,
+    TrainingState,
+    newest_checkpoint,
+)
+from test_loop import ORIGIN, config, discs, run
+
+BITS = ["epoch", "training_loss", "validation_loss", "validation_dice", "learning_rate"]
+"""Columns of `training.csv` that are no times and no memory."""
+
+
+class Killed(BaseException):
+    """Like a kill, it is caught by nobody."""
+
+
+def settings(name: str = "plateau", **training: object) -> RunConfig:
+    """Everything random is on; rates change by step or by epoch."""
+    return config(
+        augmentation={"rotation_deg": 20, "noise_sd": 0.1, "flip_probability": 0.5},
+        slices={"negative_share": 0.25},
+        schedule={"name": name, "patience": 0},
+        optimiser={"name": "adamw", "weight_decay": 0.01, "learning_rate": 0.003},
+        training={"num_epochs": 3, **training},
+    )
+
+
+def go(
+    folder: Path,
+    config: RunConfig,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    resumes: bool = True,
+) -> RunRecord:
+    return loop.train(
+        *(config, discs(6, 1), discs(3, 2), folder),
+        origin=ORIGIN,
+        resumes=resumes,
+        checkpoint_every_s=0,
+        progress=progress,
+    )
+
+
+def assert_same(folder: Path, unbroken: Path) -> None:
+    assert (folder / WEIGHTS).read_bytes() == (unbroken / WEIGHTS).read_bytes()
+    assert (folder / MODEL).read_bytes() == (unbroken / MODEL).read_bytes()
+    one, other = (pd.read_csv(path / "training.csv") for path in (folder, unbroken))
+    pd.testing.assert_frame_equal(one[BITS], other[BITS], check_exact=True)
+    found, expected = (read_record(path / RUN, RunRecord) for path in (folder, unbroken))
+    assert found.best_epoch == expected.best_epoch
+    assert found.best_validation_dice == expected.best_validation_dice
+    assert found.calibration == expected.calibration
+    assert found.status == "complete"
+    assert not (folder / CHECKPOINTS).exists()
+
+
+@pytest.mark.parametrize("name", ["plateau", "cosine"])
+def test_killed_after_every_step_it_ends_with_the_same_bits(tmp_path: Path, name: str) -> None:
+    """15 kills: each process does one step, and the last ones what remains."""
+    go(tmp_path / "unbroken", settings(name))
+
+    num_kills = 0
+    for number in range(40):
+        steps: list[Progress] = []
+
+        def second(step: Progress, steps: list[Progress] = steps) -> None:
+            steps.append(step)
+            if len(steps) == 2:
+                raise Killed
+
+        try:
+            go(tmp_path / "broken", settings(name), progress=second)
+        except Killed:
+            num_kills += 1
+            continue
+        assert number > 10
+        break
+    assert num_kills >= 14
+    assert_same(tmp_path / "broken", tmp_path / "unbroken")
+    record = read_record(tmp_path / "broken" / RUN, RunRecord)
+    assert len(record.resumptions) == num_kills
+    assert record.resumptions[0] == "went on from epoch 1, step 1"
+
+
+@pytest.mark.parametrize("at", ["validate", "augment", "save_model", "epoch_order"])
+def test_killed_within_a_step_it_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """In data loading, in validation, and before the best weights are written."""
+    go(tmp_path / "unbroken", settings())
+    with monkeypatch.context() as patch:
+        calls, before = [], getattr(epochs, at)
+
+        def killed(*args: object, **options: object) -> object:
+            calls.append(1)
+            if len(calls) == (1 if at == "save_model" else 2):
+                raise Killed
+            return before(*args, **options)
+
+        patch.setattr(epochs, at, killed)
+        with pytest.raises(Killed):
+            go(tmp_path / "broken", settings())
+    go(tmp_path / "broken", settings())
+    assert_same(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def test_killed_while_doubt_is_added_it_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(tmp_path / "unbroken", settings())
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "add_doubt", killed)
+        with pytest.raises(Killed):
+            go(tmp_path / "broken", settings())
+    go(tmp_path / "broken", settings())
+    assert_same(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def stopped_after(number: int, kind: int = signal.SIGTERM) -> Callable[[Progress], None]:
+    """A signal to this process while a step is shown."""
+    steps: list[Progress] = []
+
+    def send(step: Progress) -> None:
+        steps.append(step)
+        if len(steps) == number:
+            os.kill(os.getpid(), kind)
+
+    return send
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_ends_the_step_and_keeps_it(
+    tmp_path: Path, kind: int, error: type[BaseException]
+) -> None:
+    run(tmp_path / "unbroken", settings())
+    with pytest.raises(KeyboardInterrupt) as caught:
+        # Checkpoints are five minutes apart: this one is written because of the signal.
+        loop.train(
+            *(settings(), discs(6, 1), discs(3, 2), tmp_path / "broken"),
+            origin=ORIGIN,
+            progress=stopped_after(7, kind),
+        )
+    assert caught.type is error
+    record = read_record(tmp_path / "broken" / RUN, RunRecord)
+    assert (record.status, record.num_epochs_done) == ("interrupted", 1)
+    load_model(tmp_path / "broken")
+    record = go(tmp_path / "broken", settings())
+    assert record.resumptions == ("went on from epoch 2, step 2",)
+    assert_same(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    def send(step: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)  # Until the second one is delivered.
+
+    with pytest.raises(KeyboardInterrupt):
+        run_with(tmp_path, send)
+    assert newest_checkpoint(tmp_path) is None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def run_with(folder: Path, progress: Callable[[Progress], None]) -> RunRecord:
+    return loop.train(config(), discs(6, 1), discs(3, 2), folder, origin=ORIGIN, progress=progress)
+
+
+def interrupted(folder: Path) -> list[Path]:
+    """A run with two checkpoints, the newer one first."""
+    with pytest.raises(Terminated):
+        go(folder, settings(), progress=stopped_after(7))
+    files = sorted((folder / CHECKPOINTS).iterdir(), reverse=True)
+    assert len(files) == 2
+    return files
+
+
+def test_a_damaged_checkpoint_is_seen_and_the_one_before_it_taken(tmp_path: Path) -> None:
+    run(tmp_path / "unbroken", settings())
+    newer, _ = interrupted(tmp_path / "broken")
+    content = bytearray(newer.read_bytes())
+    content[-100] ^= 1
+    newer.write_bytes(content)
+    record = go(tmp_path / "broken", settings())
+    assert record.resumptions == ("went on from epoch 2, step 1; 1 newer checkpoints were damaged",)
+    assert_same(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def test_only_damaged_checkpoints_are_refused_and_kept(tmp_path: Path) -> None:
+    for file in interrupted(tmp_path):
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="all 2 checkpoints are damaged"):
+        go(tmp_path, settings())
+    assert len(list((tmp_path / CHECKPOINTS).iterdir())) == 2
+
+
+def test_a_file_that_is_no_checkpoint_though_its_hash_is_right(tmp_path: Path) -> None:
+    for file in interrupted(tmp_path):
+        file.unlink()
+    content = b"x" * 100
+    name = f"00000009-{hashlib.sha256(content).hexdigest()}.safetensors"
+    (tmp_path / CHECKPOINTS / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this version"):
+        go(tmp_path, settings())
+
+
+def test_another_run_does_not_go_on(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    other = settings(batch_size=2)
+    with pytest.raises(ConfigError, match=r"config.recipe.training.batch_size 4, asked for now 2"):
+        go(tmp_path, other)
+    with pytest.raises(ConfigError, match="split_sha256 s, asked for now t"):
+        loop.train(
+            *(settings(), discs(6, 1), discs(3, 2), tmp_path),
+            origin=loop.DataOrigin("c", "t", 1),
+            resumes=True,
+        )
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    interrupted(tmp_path / "one")
+    with pytest.raises(Terminated):
+        go(tmp_path / "other", settings("cosine"), progress=stopped_after(7))
+    for file in (tmp_path / "other" / CHECKPOINTS).iterdir():
+        file.unlink()
+    for file in (tmp_path / "one" / CHECKPOINTS).iterdir():
+        file.rename(tmp_path / "other" / CHECKPOINTS / file.name)
+    with pytest.raises(CheckpointError, match="of another run than the others"):
+        go(tmp_path / "other", settings("cosine"))
+
+
+def test_a_complete_run_is_left_as_it_is(tmp_path: Path) -> None:
+    record = go(tmp_path, settings())
+    times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    assert go(tmp_path, settings()) == record
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == times
+
+
+def test_without_resuming_the_run_begins_anew(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    record = go(tmp_path, settings(), resumes=False)
+    assert record.resumptions == ()
+    assert record.status == "complete"
+
+
+def test_what_changed_since_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(tmp_path)
+    monkeypatch.setattr(torch, "__version__", "2.99.0")
+    (sentence,) = go(tmp_path, settings()).resumptions
+    assert "the last bits may not be those of an unbroken run: torch 2" in sentence
+    assert "now 2.99.0" in sentence
+
+
+def test_missing_weights_of_the_best_epoch_are_refused(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=r"weights.safetensors: no such file, expected the"):
+        go(tmp_path, settings())
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real thing, on a file system of its own, is in test_bad_days."""
+    run(tmp_path / "unbroken", settings())
+    num_written = 0
+
+    def full(self: Path, content: bytes) -> int:
+        nonlocal num_written
+        num_written += 1
+        if num_written > 6:
+            with self.open("wb") as file:
+                file.write(content[: len(content) // 2])
+            raise OSError(28, "No space left on device", str(self))
+        with self.open("wb") as file:
+            return file.write(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(TrainingError, match=r"checkpoint of .* \(No space left .*is kept"):
+            go(tmp_path / "broken", settings())
+    assert read_record(tmp_path / "broken" / RUN, RunRecord).status == "failed"
+    checkpoints = list((tmp_path / "broken" / CHECKPOINTS).iterdir())
+    assert len(checkpoints) == 2  # and no half-written file
+    go(tmp_path / "broken", settings())
+    assert_same(tmp_path / "broken", tmp_path / "unbroken")
+
+
+TRAIN = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_resumption import go, settings
+go(Path({folder!r}), settings({schedule!r}, num_epochs=4))
+"""
+
+
+def killed_at_random(folder: Path, num_kills: int, schedule: str, seed: int) -> int:
+    """Train in processes that are killed; how many were, while they trained."""
+    chance = random.Random(seed)
+    code = TRAIN.format(tests=str(Path(__file__).parent), folder=str(folder), schedule=schedule)
+    num_done = 0
+    while num_done < num_kills:
+        process = subprocess.Popen([sys.executable, "-c", code])
+        before = set(folder.glob(f"{CHECKPOINTS}/*"))
+        while process.poll() is None and set(folder.glob(f"{CHECKPOINTS}/*")) == before:
+            time.sleep(0.002)  # It is importing.
+        # From here on it computes, validates and writes all the time.
+        time.sleep(chance.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == -signal.SIGKILL:
+            num_done += 1
+        else:
+            assert process.returncode == 0
+            break
+    finished = subprocess.run([sys.executable, "-c", code], check=False)
+    assert finished.returncode == 0
+    return num_done
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_twenty_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
+    """Real kills of real processes; runs are begun until 20 have been hit."""
+    num_killed = 0
+    for number in range(20):
+        schedule = ("plateau", "cosine")[number % 2]
+        if not (tmp_path / schedule).exists():
+            go(tmp_path / schedule, settings(schedule, num_epochs=4))
+        folder = tmp_path / f"broken-{number}"
+        num_killed += killed_at_random(folder, min(4, 20 - num_killed), schedule, number)
+        assert_same(folder, tmp_path / schedule)
+        if num_killed >= 20:
+            break
+    assert num_killed >= 20
+
+
+def test_two_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
+    go(tmp_path / "unbroken", settings(num_epochs=4))
+    assert killed_at_random(tmp_path / "broken", 2, "plateau", 1) == 2
+    assert_same(tmp_path / "broken", tmp_path / "unbroken")
+
+
+WRITE = """
+import os, sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import torch
+from test_resumption import writing_state
+from hemaseg.training.resumption import write_checkpoint
+state, identity = writing_state()
+while True:
+    state.step += 1
+    write_checkpoint(Path({folder!r}), state, identity, torch.device("cpu"))
+"""
+
+
+def writing_state() -> tuple[TrainingState, RunIdentity]:
+    """A state of about 3 MB, which takes a while to write."""
+    network = torch.nn.Linear(500, 500)
+    optimiser = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 500)).sum().backward()
+    optimiser.step()
+    state = TrainingState(network, optimiser, None, None, torch.Generator())
+    identity = RunIdentity(
+        config=config(),
+        cohort_sha256="c",
+        split_sha256="s",
+        fold=0,
+        start_weights_sha256=None,
+        precision="fp32",
+    )
+    return state, identity
+
+
+def kills_while_writing(folder: Path, num_kills: int) -> None:
+    chance = random.Random(1)
+    code = WRITE.format(tests=str(Path(__file__).parent), folder=str(folder))
+    last = 0
+    for _ in range(num_kills):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        before = set(folder.glob(f"{CHECKPOINTS}/*.safetensors"))
+        while set(folder.glob(f"{CHECKPOINTS}/*.safetensors")) == before:
+            assert process.poll() is None
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+        found = newest_checkpoint(folder)
+        assert found is not None
+        assert not found.damaged
+        number = int(found.file.name.partition("-")[0])
+        assert number > last
+        last = number
+
+
+def test_kills_while_writing_never_lose_the_last_good_one(tmp_path: Path) -> None:
+    kills_while_writing(tmp_path, 3)
+
+
+@pytest.mark.slow
+def test_fifty_kills_while_writing_never_lose_the_last_good_one(tmp_path: Path) -> None:
+    kills_while_writing(tmp_path, 50)
