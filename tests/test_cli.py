@@ -575,6 +575,24 @@ def test_a_full_disk_gives_a_message_and_no_half_file(folder: Path, arguments: s
     assert set(files(folder)) == before
 
 
+def test_a_disk_too_full_for_a_checkpoint_ends_training_and_it_goes_on_later(
+    folder: Path, hemaseg: Verb
+) -> None:
+    pytest.importorskip("resource")
+    # Weights of 44 MB fit, a checkpoint of three times that does not.
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**8, 10**8))"
+    arguments = [*TRAIN.replace("unet", "dr_unet").split(), "--device", "cpu"]
+    ended = subprocess.run(
+        child(code, *arguments, "--checkpoint-every-s", "0"), capture_output=True, text=True
+    )
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert "a checkpoint of 126 MiB cannot be written (File too large)" in ended.stderr
+    assert not list(folder.glob("new/checkpoints/*"))
+    assert json.loads((folder / "new" / "run.json").read_text())["status"] == "failed"
+    assert hemaseg("train", "new", "--resume", "--device", "cpu").status == 0
+
+
 def test_unforeseen_errors_of_the_file_system_name_the_file(
     hemaseg: Verb, monkeypatch: pytest.MonkeyPatch
 ) -> None:

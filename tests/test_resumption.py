@@ -288,7 +288,7 @@ def test_missing_weights_of_the_best_epoch_are_refused(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_checkpoint_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real thing, on a file system of its own, is in test_bad_days."""
+    """Half a file is written before the disk is full; a limit by the system is in test_cli."""
     run(tmp_path / "unbroken", settings())
     num_written = 0
 
