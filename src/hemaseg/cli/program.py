@@ -1,10 +1,12 @@
 """The program: its options, its progress, and how it ends."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -120,6 +122,35 @@ def _log() -> Callable[[str, float, int], None]:
             typer.echo(f"{label} ({done / total:.0%})", err=True)
 
     return show
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within the block, SIGTERM and SIGHUP stop the program as Ctrl-C does: its files in order.
+
+    The first of the three counts. A cluster sends several, and so does a terminal with its shell.
+    """
+    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP.
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {
+        number: signal.getsignal(number)
+        for number in (*numbers, signal.SIGINT)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            # A second Ctrl-C means at once.
+            signal.signal(each, before[each] if each == signal.SIGINT else signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> None:
