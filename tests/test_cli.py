@@ -204,6 +204,41 @@ def test_compare_runs_a_study(hemaseg: Verb, folder: Path) -> None:
     assert provenance["command"] == "hemaseg compare study.toml -o study"
 
 
+def test_compare_lists_what_is_missing_and_does_one_run(hemaseg: Verb, folder: Path) -> None:
+    listed = hemaseg("compare", "study.toml", "-o", "study", "--missing")
+    assert listed.out.splitlines() == [
+        "run 1, a, fold 0, seed 0: missing",
+        "run 2, b, fold 0, seed 0: missing",
+        "2 runs: 2 missing",
+        "To do: --array=1-2",
+    ]
+    assert not (folder / "study" / "runs").exists()
+    ended = hemaseg("compare", "study.toml", "-o", "study", "--run", 2)
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out == "run 2, b, fold 0, seed 0, of 2: complete\n"
+    assert not (folder / "study" / "scores.csv").exists()
+    listed = hemaseg("compare", "study.toml", "-o", "study", "--missing", "--json")
+    content = json.loads(listed.out)
+    assert content["array"] == "1"
+    assert [row["status"] for row in content["runs"]] == ["missing", "complete"]
+    assert content["runs"][1] == {
+        "number": 2,
+        "arm": "b",
+        "fold": 0,
+        "seed": 0,
+        "status": "complete",
+        "message": "",
+        "folder": str(Path("study/runs/b/fold-0_seed-0")),
+    }
+    assert (
+        "no such run, expected 1 to 2"
+        in hemaseg("compare", "study.toml", "-o", "study", "--run", 3).err
+    )
+    assert hemaseg("compare", "study.toml", "-o", "study").status == 0
+    listed = hemaseg("compare", "study.toml", "-o", "study", "--missing")
+    assert listed.out.endswith("\n2 runs: 2 complete\n")
+
+
 def test_evaluate_two_folders_of_pictures(hemaseg: Verb, tmp_path: Path) -> None:
     square = np.zeros((8, 8), np.uint8)
     square[2:6, 2:6] = 255  # 16 pixels
@@ -302,6 +337,12 @@ SCORES = "compare --scores a=one.csv --scores b=two.csv -o new"
             "--num-folds, --test-share: not for --method site",
         ),
         ("compare study.toml -o new --margin 0.1 --force", "--margin, --force: only with --scores"),
+        ("compare study.toml -o new --jobs 2 --run 1", "--jobs, --run: not together"),
+        ("compare study.toml -o new --run 1 --missing", "--run, --missing: not together"),
+        ("compare study.toml -o new --json", "--json: only with --missing"),
+        (f"{SCORES} --jobs 2 --missing", "--jobs, --missing: only with a study file"),
+        ("compare study.toml -o new --jobs 0", "'--jobs'"),
+        ("compare study.toml -o new --run 0", "'--run'"),
         ("compare -o new", "either a study file or --scores"),
         ("compare study.toml --scores a=one.csv -o new", "either a study file or --scores"),
         ("compare --scores one.csv -o new", '--scores "one.csv": expected NAME=FILE'),
@@ -548,9 +589,12 @@ def test_a_killed_training_resumes_to_the_bits_of_an_unbroken_one(
     assert "The training went on from epoch " in ended.out
     for name in ("weights.safetensors", "model.json"):
         assert (folder / "new" / name).read_bytes() == (folder / "unbroken" / name).read_bytes()
-    times = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    times = {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")}
     assert hemaseg("train", "new", "--resume", "--device", "cpu").status == 0
-    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == times
+    now = {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")}
+    assert {file for file, time_ns in now.items() if times[file] != time_ns} == {
+        folder / "new" / "run.lock"
+    }
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,20 @@ def as_numbers(texts: list[str]) -> list[float]:
     return [float(text) for text in texts if text]
 
 
+@pytest.mark.parametrize("num_beside", [0, 1, 3])
+def test_times_of_runs_that_others_ran_beside_are_not_to_be_compared(
+    copy: Path, num_beside: int
+) -> None:
+    num_runs = len(rows_of(copy / "costs.csv"))
+    ran_alone = ["False"] * num_beside + ["True"] * (num_runs - num_beside)
+    change_table(copy / "costs.csv", lambda table: table.assign(ran_alone=ran_alone))
+    write_report(copy)
+    text = " ".join(re.sub("<[^>]*>", "", (copy / "report.html").read_text()).split())
+    counts = re.findall(r"may have run beside (\d) of its (\d+) runs: times of runs cannot", text)
+    # Beside the milliseconds of the key table, training times, the cost figure and its table.
+    assert counts == [(str(num_beside), "12")] * (4 if num_beside else 0)
+
+
 def test_report_lies_in_the_study_with_its_figures(study: Path) -> None:
     assert (study / "report.html").is_file()
     found = sorted(path.name for path in (study / "figures").iterdir())

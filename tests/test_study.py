@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import tomli_w
 from PIL import Image
 
 from hemaseg.cohorts.index import index_folder
@@ -25,47 +24,21 @@ from hemaseg.errors import (
 )
 from hemaseg.models.cost import model_cost
 from hemaseg.reporting.report import write_report
-from hemaseg.studies.study import Study, compare_tables, gather, open_study, run_study
+from hemaseg.studies.running import run_study
+from hemaseg.studies.study import Study, compare_tables, open_study
 from hemaseg.training import memory
 from hemaseg.training.progress import Epoch
-from small_heads import small_head, write_heads
+from small_heads import small_head
+from small_runs import STUDY, write_cohort_of_heads, write_study
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-RECIPE: dict[str, Any] = {
-    "description": "test",
-    "slices": {"image_size": 32},
-    "optimiser": {"learning_rate": 0.01},
-    "training": {"num_epochs": 1, "batch_size": 64},
-}
-STUDY: dict[str, Any] = {
-    "name": "test",
-    "description": "two small networks",
-    "cohort": "cohort.csv",
-    "data_notice": "Synthetic heads.",
-    "device": "cpu",
-    "split": {"method": "folds", "num_folds": 2, "validation_share": 0.3},
-    "comparison": {"margin": 0.05, "num_bootstrap": 199},
-    "arms": [
-        {"name": "one", "model": "unet", "recipe": "recipe.toml", "options": {"base_width": 8}},
-        {"name": "two", "model": "dr_unet", "recipe": "recipe.toml", "options": {"base_width": 4}},
-    ],
-}
-
-
-def write_study(folder: Path, study: dict[str, Any] | None = None, **recipe: Any) -> Path:
-    """Study file and recipe beside a cohort; sections of the recipe may differ from `RECIPE`."""
-    (folder / "recipe.toml").write_text(tomli_w.dumps(RECIPE | recipe))
-    (folder / "study.toml").write_text(tomli_w.dumps(STUDY | (study or {})))
-    return folder / "study.toml"
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a cohort, a study file and, in `out`, the finished study."""
     folder = tmp_path_factory.mktemp("original")
-    write_heads(folder / "scans", num_subjects=12, seed=1)
-    cohort = index_folder(folder / "scans", modality="CT", site_pattern="^([AB])_")
-    write_cohort(cohort, folder / "cohort.csv")
+    write_cohort_of_heads(folder)
     run_study(open_study(write_study(folder), folder / "out"))
     return folder
 
@@ -169,7 +142,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(folder: Path) -> None:
     labels: list[str] = []
     again(folder, labels)
     starts = list(dict.fromkeys(label.partition(":")[0] for label in labels))
-    assert starts == ["run 1/2, two, fold 0, seed 0", "run 2/2, two, fold 1, seed 0"]
+    assert starts == ["run 2, two, fold 0, seed 0", "run 4, two, fold 1, seed 0"]
     assert any(": training, epoch 1/1" in label for label in labels)
     after = trees(folder / "out")
     for fold in (0, 1):
@@ -307,23 +280,12 @@ def test_an_arm_that_does_not_fit_is_refused_before_another_is_trained(
     ]
     assert needed[0] < needed[1] - 1
     monkeypatch.setattr(memory, "available_memory_mib", lambda device: needed[1] - 1)
-    with pytest.raises(TrainingError, match="training unet with batch_size 64"):
+    with pytest.raises(TrainingError, match="training unet with 64 slices"):
         run_study(study)
     assert not (folder / "new" / "runs").exists()
     # What is trained already needs no memory.
     write_study(folder)
     run_study(open_study(folder / "study.toml", folder / "out"))
-
-
-@pytest.mark.parametrize("text", ["", "epoch,epoch_s\n1,fast\n", "epoch\n1\n", None])
-def test_a_damaged_table_of_a_training_is_refused(folder: Path, text: str | None) -> None:
-    path = folder / "out" / "runs" / "one" / "fold-0_seed-0" / "training.csv"
-    path.unlink()
-    if text is not None:
-        path.write_text(text)
-    study = open_study(folder / "study.toml", folder / "out")
-    with pytest.raises(CheckpointError, match=re.escape(f"{path}: not the table of a training")):
-        gather(study)
 
 
 def test_a_prediction_that_is_gone_is_named(folder: Path) -> None:

@@ -228,8 +228,10 @@ class StudyConfig(Section):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     device: str = "auto"
     num_threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of PyTorch on a CPU; 0 leaves the choice to it. Small networks are quicker with 1,
-    above all on a busy machine, where threads wait for each other."""
+    """Threads of PyTorch on a CPU; 0 leaves the choice to it, or gives each run its share of the
+    cores where several run at a time. Small networks are quicker with 1, above all on a busy
+    machine, where threads wait for each other. Sums depend on the number of threads in their last
+    bits: only a number other than 0 gives the same weights however runs are started."""
     split: SplitConfig = SplitConfig()
     comparison: ComparisonConfig = ComparisonConfig()
     arms: Annotated[list[ArmConfig], Field(min_length=2)]

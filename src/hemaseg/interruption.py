@@ -1,24 +1,57 @@
-"""Ctrl-C, and the SIGTERM by which schedulers and systems ask a process to end.
+"""Ctrl-C, and the signals by which schedulers, systems and terminals ask a process to end.
 
-Both are a `KeyboardInterrupt`, so that whatever leaves things in order after the one does so after
-the other. Work that must not stop at any point asks for `stop_requests` instead.
+All of them are a `KeyboardInterrupt`, so that whatever leaves things in order after the one does so
+after the others. Work that must not stop at any point asks for `stop_requests` instead. Signals
+that were set to be ignored, as by nohup, stay ignored.
 """
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)  # Windows has no SIGHUP.
+]
+
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
+    """SIGTERM or SIGHUP came.
+
+    Attributes:
+        number: Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
-def raise_terminated(number: int, frame: FrameType | None) -> None:
-    """Handler of SIGTERM, for programs."""
-    raise Terminated
+def _interruption(number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within the block, SIGTERM and SIGHUP stop the program as Ctrl-C does: its files in order.
+
+    The first of the three counts: a cluster sends several, and so does a terminal with its shell.
+    A second Ctrl-C ends at once.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in _SIGNALS:
+            if signal.getsignal(each) is stop:
+                again = signal.default_int_handler if each == signal.SIGINT else signal.SIG_IGN
+                signal.signal(each, again)
+        raise _interruption(number)
+
+    with _handled_by(stop):
+        yield
 
 
 @dataclass
@@ -29,14 +62,12 @@ class StopRequest:
         kind: What to raise once things are in order; None as long as nobody asked.
     """
 
-    kind: type[KeyboardInterrupt] | None = None
+    kind: KeyboardInterrupt | None = None
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within the block SIGINT and SIGTERM only note that they came; a second one ends at once.
-
-    Handlers belong to the main thread of a process: elsewhere, nothing is noted.
+    """Within the block, signals to stop only note that they came; a second one ends at once.
 
     Raises:
         KeyboardInterrupt: At the second signal, wherever the program is.
@@ -44,18 +75,27 @@ def stop_requests() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if request.kind is not None:
-            raise kind
-        request.kind = kind
+            raise _interruption(number)
+        request.kind = _interruption(number)
 
+    with _handled_by(note):
+        yield request
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    # Handlers belong to the main thread of a process.
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, old in before.items():
+        if old is not signal.SIG_IGN:
+            signal.signal(number, handler)
     try:
-        yield request
+        yield
     finally:
-        for number, handler in before.items():
+        for number, old in before.items():
             # None stands for a handler that was not set from Python.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.signal(number, signal.SIG_DFL if old is None else old)

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hemaseg.cli.program import AsJson, Force, app, progress_bar, refuse, require_free
+from hemaseg.cli.program import (
+    AsJson,
+    Force,
+    app,
+    progress_bar,
+    refuse,
+    require_free,
+)
 from hemaseg.errors import ConfigError
 
 if TYPE_CHECKING:
     from hemaseg.comparison.paired import Comparison
+    from hemaseg.studies.study import Study
 
 
 @app.command()
@@ -56,6 +64,18 @@ def evaluate(
 def compare(
     output: Annotated[Path, typer.Option("-o", "--output", help="Study folder to write.")],
     study: Annotated[Path | None, typer.Argument(help="Study file; see configs/.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=999, help="Runs at a time, each a process of its own; 1."),
+    ] = None,
+    run: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="NUMBER", help="Do this run alone, as --missing numbers it."),
+    ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Only list what is done and what is missing.")
+    ] = False,
+    as_json: AsJson = False,
     scores: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="A model's metrics.csv; once per model."),
@@ -81,12 +101,12 @@ def compare(
     """Compare models: train what a study lacks, or take score tables.
 
     A study goes on where it stopped. Its file says what is compared, and how; score tables, of any
-    tools, need no training.
+    tools, need no training. The runs of a study are independent: docs/clusters.md.
     """
     if (study is None) == (not scores):
         raise ConfigError("compare needs either a study file or --scores, found both or none.")
     if study is not None:
-        from hemaseg.studies.study import open_study, run_study
+        from hemaseg.studies.study import open_study
 
         refuse(
             "only with --scores; a study file says it",
@@ -95,13 +115,30 @@ def compare(
             higher_is_better=higher_is_better,
             force=force or None,
         )
+        ways = {"jobs": jobs, "run": run, "missing": missing or None}
+        if sum(way is not None for way in ways.values()) > 1:
+            refuse("not together", **ways)
+        if not missing:
+            refuse("only with --missing", json=as_json or None)
         require_free(output / "study.toml", force=True)
         opened = open_study(study, output)
-        with progress_bar() as show:
-            comparison = run_study(opened, show)
+        if missing:
+            _list_runs(opened, as_json)
+            return
+        found = _run(opened, jobs or 1, run)
+        if found is None:
+            return
+        comparison = found
     else:
         from hemaseg.studies.study import compare_tables
 
+        refuse(
+            "only with a study file",
+            jobs=jobs,
+            run=run,
+            missing=missing or None,
+            json=as_json or None,
+        )
         require_free(output / "scores.csv", force)
         comparison = compare_tables(
             _named_paths(scores or []),
@@ -162,7 +199,8 @@ def demo(
 ) -> None:
     """Train, compare and report on synthetic heads, in minutes."""
     from hemaseg.demo import prepare_demo
-    from hemaseg.studies.study import open_study, run_study
+    from hemaseg.studies.running import run_study
+    from hemaseg.studies.study import open_study
 
     require_free(output / "study.toml", force=True)
     with progress_bar() as show:
@@ -172,6 +210,58 @@ def demo(
         comparison = run_study(open_study(file, output / "study"), show)
     _finish_comparison(comparison, output / "study")
     typer.echo("The heads are synthetic: these scores say nothing about patients.")
+
+
+def _run(study: "Study", num_jobs: int, number: int | None) -> "Comparison | None":
+    """All runs and their comparison, or the one run with this number and None."""
+    from hemaseg.studies.running import run_one, run_study
+    from hemaseg.studies.state import as_array, run_states
+
+    try:
+        with progress_bar() as show:
+            if number is None:
+                return run_study(study, show, num_jobs=num_jobs)
+            done = run_one(study, number, show)
+    except KeyboardInterrupt:
+        to_do = [state.run.number for state in run_states(study) if state.is_to_do]
+        num, total = len(to_do), len(study.runs)
+        typer.echo(
+            f"hemaseg: {num} of {total} runs to do ({as_array(to_do)}); the same command goes on",
+            err=True,
+        )
+        raise
+    typer.echo(f"{done.name}, of {len(study.runs)}: complete")
+    return None
+
+
+def _list_runs(study: "Study", as_json: bool) -> None:
+    from hemaseg.studies.state import as_array, run_states
+
+    states = run_states(study)
+    array = as_array(state.run.number for state in states if state.is_to_do)
+    if as_json:
+        rows = [
+            {
+                "number": state.run.number,
+                "arm": state.run.arm.name,
+                "fold": state.run.fold,
+                "seed": state.run.config.seed,
+                "status": state.status,
+                "message": state.message,
+                "folder": str(state.run.folder),
+            }
+            for state in states
+        ]
+        typer.echo(json.dumps({"runs": rows, "array": array}, indent=2))
+        return
+    for state in states:
+        words = f"{state.status} ({state.message})" if state.message else state.status
+        typer.echo(f"{state.run.name}: {words}")
+    statuses = [state.status for state in states]
+    counts = ", ".join(f"{statuses.count(one)} {one}" for one in dict.fromkeys(statuses))
+    typer.echo(f"{len(states)} runs: {counts}")
+    if array:
+        typer.echo(f"To do: --array={array}")
 
 
 def _finish_comparison(comparison: "Comparison", folder: Path) -> None:

@@ -1,6 +1,5 @@
 """The program: its options, its progress, and how it ends."""
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from hemaseg.errors import ConfigError, HemasegError
-from hemaseg.interruption import Terminated, raise_terminated
+from hemaseg.interruption import Terminated, stoppable
 
 LOG_EVERY_S = 30.0
 """Between lines of progress where standard error is no terminal."""
@@ -134,9 +133,9 @@ def main() -> None:
     0 if all went well, 1 if some of several cases failed, 2 if nothing could be done; 130 after
     Ctrl-C and 143 after SIGTERM, as shells and schedulers expect.
     """
-    signal.signal(signal.SIGTERM, raise_terminated)
     try:
-        app()
+        with stoppable():
+            app()
     except HemasegError as error:
         _fail(str(error))
     except OSError as error:
@@ -150,10 +149,10 @@ def main() -> None:
     except SystemExit as error:
         # Typer exits with 130 when interrupted, and says nothing.
         if error.code == 130:
-            is_terminated = _is_caused_by(error, Terminated)
-            typer.echo(f"hemaseg: {'terminated' if is_terminated else 'stopped'}", err=True)
-            if is_terminated:
-                sys.exit(143)
+            ended = _cause(error, Terminated)
+            typer.echo(f"hemaseg: {'terminated' if ended else 'stopped'}", err=True)
+            if ended:
+                sys.exit(128 + ended.number)
         raise
 
 
@@ -162,8 +161,8 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Whether an error was raised while one of a kind was handled."""
+def _cause(error: BaseException | None, kind: type[Terminated]) -> Terminated | None:
+    """The error of a kind that was handled when another one was raised."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error

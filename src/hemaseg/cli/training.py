@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -323,6 +324,7 @@ def _train(
     from hemaseg.cohorts.split import parts, read_split
     from hemaseg.cohorts.table import read_cohort
     from hemaseg.slices.dataset import load_slices
+    from hemaseg.studies.claim import claim
     from hemaseg.training import loop
 
     cohort, split = read_cohort(cohort_file), read_split(split_file)
@@ -331,22 +333,23 @@ def _train(
         load_slices(part, config.recipe, progress=partial(show, f"reading for {name}"))
         for name, part in (("training", selected.train), ("validation", selected.validation))
     )
-    record = loop.train(
-        *(config, training, validation, output),
-        origin=loop.DataOrigin(
-            cohort.sha256,
-            split.sha256,
-            fold,
-            selected.train.modality,
-            cohort_file=os.path.relpath(cohort_file, output),
-            split_file=os.path.relpath(split_file, output),
-        ),
-        start=start,
-        resumes=resumes,
-        checkpoint_every_s=checkpoint_every_s,
-        processes=processes,
-        progress=lambda p: show(
-            p.describe(), (p.epoch - 1) * p.num_steps + p.step, p.num_epochs * p.num_steps
-        ),
-    )
+    with claim(output) if processes.is_first else nullcontext():
+        record = loop.train(
+            *(config, training, validation, output),
+            origin=loop.DataOrigin(
+                cohort.sha256,
+                split.sha256,
+                fold,
+                selected.train.modality,
+                cohort_file=os.path.relpath(cohort_file, output),
+                split_file=os.path.relpath(split_file, output),
+            ),
+            start=start,
+            resumes=resumes,
+            checkpoint_every_s=checkpoint_every_s,
+            processes=processes,
+            progress=lambda p: show(
+                p.describe(), (p.epoch - 1) * p.num_steps + p.step, p.num_epochs * p.num_steps
+            ),
+        )
     return record, split.warning

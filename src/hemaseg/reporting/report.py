@@ -122,10 +122,15 @@ def write_report(study_folder: Path) -> Path:
 
 def _cost_table(costs: pd.DataFrame) -> pd.DataFrame:
     """One row per arm: means over its runs, range of epochs, devices, milliseconds per slice."""
-    rows = costs.assign(inference_ms_per_slice=1000 / costs["inference_slices_per_s"])
+    rows = costs.assign(
+        inference_ms_per_slice=1000 / costs["inference_slices_per_s"],
+        # Older tables do not say it: their runs came one after another.
+        num_beside=costs["ran_alone"].ne("True") if "ran_alone" in costs else False,
+    )
     by_arm = rows.groupby("arm", sort=False)
     table = by_arm.mean(numeric_only=True)
     table["num_runs"] = by_arm.size()
+    table["num_beside"] = by_arm["num_beside"].sum()
     for column in ("num_epochs", "best_epoch"):
         table[f"{column}_low"] = by_arm[column].min()
         table[f"{column}_high"] = by_arm[column].max()

@@ -3,14 +3,15 @@
 Torch is imported inside the functions, so that comparing score tables that exist never loads it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from hemaseg.cohorts.split import Parts, Split, parts
 from hemaseg.cohorts.table import Cohort
 from hemaseg.config import ArmConfig, RunConfig
-from hemaseg.errors import CheckpointError, ConfigError
+from hemaseg.errors import CheckpointError, ConfigError, TrainingError
 from hemaseg.evaluation.scoring import evaluate_cohort
 from hemaseg.evaluation.tables import write_scores
 
@@ -27,12 +28,19 @@ class PlannedRun:
         config: What is stored in the run folder.
         fold: From 0.
         folder: The run folder.
+        number: In the plan of its study, from 1.
     """
 
     arm: ArmConfig
     config: RunConfig
     fold: int
     folder: Path
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"run {self.number}, {self.arm.name}, fold {self.fold}, seed {self.config.seed}"
 
     @property
     def list_of_predictions(self) -> Path:
@@ -66,8 +74,11 @@ def require_trainable(config: RunConfig) -> None:
         ) from error
 
 
-def require_memory(config: RunConfig) -> None:
+def require_memory(config: RunConfig) -> float:
     """Check that a training fits into the memory that there is now.
+
+    Returns:
+        What its process is expected to take, in MiB.
 
     Raises:
         ConfigError: There is no such device here.
@@ -77,11 +88,43 @@ def require_memory(config: RunConfig) -> None:
     from hemaseg.training.device import choose_device, choose_precision
 
     device = choose_device(config.device)
-    memory.require_memory(
+    return memory.require_memory(
         config,
         device=device,
         precision=choose_precision(config.recipe.training.precision, device),
         num_slices=config.recipe.training.batch_size,
+    )
+
+
+def require_memory_of_all(runs: Sequence[PlannedRun], num_jobs: int) -> None:
+    """Check that each of these trainings fits into memory, and the largest of them together.
+
+    Args:
+        runs: Of one study, not yet trained.
+        num_jobs: How many may run at the same time.
+
+    Raises:
+        ConfigError: There is no such device here.
+        TrainingError: They do not fit; says what would.
+    """
+    from hemaseg.training.device import available_memory_mib, choose_device
+
+    # Runs of one arm take the same.
+    needed_mib = {
+        name: require_memory(config)
+        for name, config in {run.arm.name: run.config for run in runs}.items()
+    }
+    largest = sorted((needed_mib[run.arm.name] for run in runs), reverse=True)[:num_jobs]
+    if len(largest) < 2:
+        return
+    device = choose_device(runs[0].config.device)
+    available = available_memory_mib(device)
+    if available is None or sum(largest) <= available:
+        return
+    fitting = max(1, sum(total <= available for total in accumulate(largest)))
+    raise TrainingError(
+        f"{len(largest)} runs at a time would take {sum(largest):,.0f} MiB on {device}, expected "
+        f"at most the {available:,.0f} MiB that are free. What fits: --jobs {fitting}."
     )
 
 
@@ -96,7 +139,13 @@ def is_complete(run: PlannedRun, split: Split) -> bool:
 
 
 def complete_run(
-    run: PlannedRun, cohort: Cohort, split: Split, *, tolerance_mm: float, report: Report
+    run: PlannedRun,
+    cohort: Cohort,
+    split: Split,
+    *,
+    tolerance_mm: float,
+    report: Report,
+    is_alone: bool = True,
 ) -> None:
     """Do what is left.
 
@@ -106,6 +155,7 @@ def complete_run(
         split: Its folds.
         tolerance_mm: Of the surface Dice.
         report: Called often.
+        is_alone: Whether no other run of the study can run meanwhile.
 
     Raises:
         HemasegError: Whatever training, prediction and scoring can refuse.
@@ -117,9 +167,15 @@ def complete_run(
             *run.score_files,
         ):  # of weights that are about to be replaced
             file.unlink(missing_ok=True)
-        _train(run, selected, split, report)
+        was_alone = _was_alone(run)
+        try:
+            _train(run, selected, split, report)
+        finally:
+            _update_record(run, ran_alone=was_alone and is_alone)
     if not run.list_of_predictions.exists():
-        _predict(run, selected.test, report)
+        slices_per_s = _predict(run, selected.test, report)
+        ran_alone = _was_alone(run) and is_alone
+        _update_record(run, inference_slices_per_s=slices_per_s, ran_alone=ran_alone)
     scores = evaluate_cohort(
         run.list_of_predictions.parent,
         selected.test,
@@ -172,16 +228,35 @@ def _train(run: PlannedRun, selected: Parts, split: Split, report: Report) -> No
         origin=loop.DataOrigin(
             split.cohort_sha256, split.sha256, run.fold, selected.train.modality
         ),
+        resumes=True,
         progress=lambda step: report(
             step.describe(), (step.epoch - 1 + step.step / step.num_steps) / step.num_epochs
         ),
     )
 
 
-def _predict(run: PlannedRun, test: Cohort, report: Report) -> None:
+def _was_alone(run: PlannedRun) -> bool:
+    """Whether no other run ran beside what was done of it so far; not if its process was killed."""
+    from hemaseg.training.checkpoint import RUN, RunRecord, read_record
+
+    if not (run.folder / RUN).exists():
+        return True
+    record = read_record(run.folder / RUN, RunRecord)
+    return record.ran_alone and record.status != "running"
+
+
+def _update_record(run: PlannedRun, **values: object) -> None:
+    from hemaseg.training.checkpoint import RUN, RunRecord, read_record, write_record
+
+    if (run.folder / RUN).exists():
+        record = read_record(run.folder / RUN, RunRecord)
+        write_record(record.model_copy(update=values), run.folder / RUN)
+
+
+def _predict(run: PlannedRun, test: Cohort, report: Report) -> float:
+    """Slices per second."""
     from hemaseg.engines.options import EngineOptions
     from hemaseg.prediction.predict import predict_cohort
-    from hemaseg.training.checkpoint import RUN, RunRecord, read_record, write_record
 
     cost = predict_cohort(
         run.folder,
@@ -192,6 +267,4 @@ def _predict(run: PlannedRun, test: Cohort, report: Report) -> None:
         marked_only=True,
         progress=lambda done, total: report(f"predicting, image {done}/{total}", 1.0),
     )
-    record = read_record(run.folder / RUN, RunRecord)
-    update = {"inference_slices_per_s": cost.slices_per_s}
-    write_record(record.model_copy(update=update), run.folder / RUN)
+    return cost.slices_per_s

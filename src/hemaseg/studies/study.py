@@ -1,20 +1,19 @@
-"""A study: several arms on the same folds and seeds, run as far as runs are missing, then compared.
+"""A study: several arms on the same folds and seeds; its file read and checked, its runs planned.
 
     OUT/
       study.toml  split.json  provenance.json
       runs/ARM/fold-F_seed-S/       one run folder each, with predictions/ and metrics*.csv
+                                    (and run.lock, log.txt; see `running`)
       scores.csv  scores_slices.csv  scores_batches.csv  training.csv  costs.csv
       summary.csv  pairs.csv  differences.csv  table1.csv  comparison.json
 
-Torch is imported inside the functions that need networks, so that comparing score tables that exist
-never loads it.
+Score tables that exist are compared without runs, and without loading PyTorch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-
-import pandas as pd
 
 from hemaseg.cohorts.split import (
     Split,
@@ -27,13 +26,7 @@ from hemaseg.cohorts.split import (
     write_split,
 )
 from hemaseg.cohorts.table import Cohort, read_cohort
-from hemaseg.comparison.paired import (
-    Comparison,
-    compare,
-    paper_analysis,
-    write_comparison,
-    write_table,
-)
+from hemaseg.comparison.paired import Comparison, compare, write_comparison, write_table
 from hemaseg.comparison.score_tables import FRACTIONS, read_score_tables
 from hemaseg.config import (
     ModelConfig,
@@ -46,21 +39,9 @@ from hemaseg.config import (
     read_config,
     write_config,
 )
-from hemaseg.errors import CheckpointError, ComparisonError, ConfigError, SplitError
-from hemaseg.evaluation.tables import read_scores
+from hemaseg.errors import ComparisonError, ConfigError, SplitError
 from hemaseg.studies.provenance import write_provenance
-from hemaseg.studies.runs import (
-    PlannedRun,
-    Report,
-    complete_run,
-    is_complete,
-    is_trained,
-    require_memory,
-    require_trainable,
-)
-
-Progress = Callable[[str, float, int], None]
-"""Called with what is being done, and how many runs (parts of runs count) are done and to do."""
+from hemaseg.studies.runs import PlannedRun, require_trainable
 
 ERRORS = ("hd95_mm", "assd_mm", "absolute_volume_error_ml")
 """Metrics of which less is better; more is of `FRACTIONS`."""
@@ -75,13 +56,15 @@ class Study:
     """A study that is ready to run: everything read, checked and decided.
 
     Attributes:
+        file: What it was read from.
         config: As resolved into `OUT/study.toml`.
         cohort: All cases.
         split: The folds.
-        runs: In the order in which they will run: seed, fold, arm.
+        runs: The plan, in the order in which they will run: seed, fold, arm.
         folder: OUT.
     """
 
+    file: Path
     config: StudyConfig
     cohort: Cohort
     split: Split
@@ -113,8 +96,10 @@ def open_study(path: Path, folder: Path) -> Study:
     split = _kept_split(folder, cohort) if has_begun else None
     split = split or make_split(cohort, config.split)
     _require_lesions(split, cohort)
+    plan = product(config.seeds, range(len(split.folds)), config.arms)
     runs = tuple(
         PlannedRun(
+            number=number,
             arm=arm,
             config=RunConfig(
                 model=ModelConfig(name=arm.model, options=arm.options),
@@ -125,9 +110,7 @@ def open_study(path: Path, folder: Path) -> Study:
             fold=fold,
             folder=folder / "runs" / arm.name / f"fold-{fold}_seed-{seed}",
         )
-        for seed in config.seeds
-        for fold in range(len(split.folds))
-        for arm in config.arms
+        for number, (seed, fold, arm) in enumerate(plan, 1)
     )
     for run in runs[: len(config.arms)]:  # the first fold and seed of every arm
         require_trainable(run.config)
@@ -138,7 +121,7 @@ def open_study(path: Path, folder: Path) -> Study:
     # OUT may be the folder of the study file: it is not written anew for nothing.
     if path.resolve() != stored.resolve():
         write_config(config, stored)
-    return Study(config, cohort, split, runs, folder)
+    return Study(path, config, cohort, split, runs, folder)
 
 
 def _require_comparable(config: StudyConfig, cohort: Cohort, path: Path) -> None:
@@ -199,128 +182,6 @@ def make_split(cohort: Cohort, config: SplitConfig) -> Split:
     return method(cohort, validation=validation, test=config.test_share, seed=seed)
 
 
-def run_study(study: Study, progress: Progress | None = None) -> Comparison:
-    """Train, predict and score what is missing; then gather, compare and write all tables.
-
-    A run that is complete is not repeated, so an interrupted study goes on where it stopped. An arm
-    that by prediction does not fit into memory is refused before any is trained.
-
-    Raises:
-        HemasegError: Whatever a run, its predictions or the comparison can refuse.
-    """
-    missing = [run for run in study.runs if not is_complete(run, study.split)]
-    if missing and study.config.num_threads:
-        import torch
-
-        torch.set_num_threads(study.config.num_threads)
-    untrained = {run.arm.name: run for run in missing if not is_trained(run, study.split)}
-    for run in untrained.values():  # one of each arm, before hours of training another
-        require_memory(run.config)
-    for number, run in enumerate(missing):
-        complete_run(
-            run,
-            study.cohort,
-            study.split,
-            tolerance_mm=study.config.comparison.surface_tolerance_mm,
-            report=_reporter(run, number, len(missing), progress),
-        )
-    scores, batches = gather(study)
-    settings = study.config.comparison
-    comparison = compare(
-        scores,
-        metric=settings.metric,
-        margin=settings.margin,
-        pairs=settings.pairs,
-        alpha=settings.alpha,
-        num_bootstrap=settings.num_bootstrap,
-        higher_is_better=_is_higher_better(settings.metric, None),
-    )
-    write_comparison(
-        comparison,
-        study.folder,
-        paper=paper_analysis(batches),
-        warning=study.split.warning,
-    )
-    write_provenance(study.folder, cohort=study.cohort, split=study.split, config=study.config)
-    return comparison
-
-
-def _reporter(run: PlannedRun, num_done: int, total: int, progress: Progress | None) -> Report:
-    name = f"run {num_done + 1}/{total}, {run.arm.name}, fold {run.fold}, seed {run.config.seed}"
-
-    def report(step: str, share: float) -> None:
-        if progress is not None:
-            progress(f"{name}: {step}", num_done + share, total)
-
-    return report
-
-
-def gather(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Join the tables of all runs into those of the study, and write them.
-
-    Returns:
-        `scores.csv` and `scores_batches.csv`.
-
-    Raises:
-        EvaluationError, CheckpointError: A table or record of a run is missing or damaged.
-    """
-    from hemaseg.models.cost import model_cost
-    from hemaseg.training.checkpoint import RUN, RunRecord, read_record
-
-    tables: dict[str, list[pd.DataFrame]] = {
-        "scores": [], "scores_slices": [], "scores_batches": [], "training": [], "costs": []
-    }  # fmt: skip
-    for run in study.runs:
-        scores = read_scores(run.score_files[0])
-        record = read_record(run.folder / RUN, RunRecord)
-        size = model_cost(
-            run.config.model.name,
-            run.config.model.options,
-            image_size=run.config.recipe.slices.image_size,
-        )
-        training = _read_training(run.folder / "training.csv")
-        costs = pd.DataFrame(
-            {
-                "model": [run.config.model.name],
-                "num_parameters": [size.num_parameters],
-                "num_multiply_adds": [size.num_multiply_adds],
-                "num_epochs": [record.num_epochs_done],
-                "best_epoch": [record.best_epoch],
-                "epoch_s": [training["epoch_s"].median()],
-                "training_s": [record.training_s],
-                "inference_slices_per_s": [record.inference_slices_per_s],
-                "peak_memory_mib": [record.peak_memory_mib],
-                "device": [record.device],
-            }
-        )
-        for name, table in (
-            ("scores", scores.subjects),
-            ("scores_slices", scores.slices),
-            ("scores_batches", scores.batches),
-            ("training", training),
-            ("costs", costs),
-        ):
-            table.insert(0, "arm", run.arm.name)
-            table.insert(1, "fold", run.fold)
-            table.insert(2, "seed", run.config.seed)
-            tables[name].append(table)
-    joined = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
-    for name, table in joined.items():
-        write_table(table, study.folder / f"{name}.csv", warning=study.split.warning)
-    return joined["scores"], joined["scores_batches"]
-
-
-def _read_training(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=float)
-        return table.astype({"epoch": int, "epoch_s": float})
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: not the table of a training ({error}), expected numbers in columns such as "
-            "epoch_s. Delete its folder to train this run again."
-        ) from error
-
-
 def compare_tables(
     tables: Mapping[str, Path],
     folder: Path,
@@ -355,7 +216,7 @@ def compare_tables(
             "them together. Choose another output folder."
         )
     scores = read_score_tables(tables)
-    direction = _is_higher_better(metric, higher_is_better)
+    direction = is_higher_better(metric, higher_is_better)
     comparison = compare(scores, metric=metric, margin=margin, higher_is_better=direction)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(scores, joined)
@@ -364,7 +225,7 @@ def compare_tables(
     return comparison
 
 
-def _is_higher_better(metric: str, said: bool | None) -> bool:
+def is_higher_better(metric: str, said: bool | None) -> bool:
     """Whether a higher value is better: known for metrics that hemaseg writes, else as said."""
     known = True if metric in FRACTIONS else False if metric in ERRORS else said
     if known is None:

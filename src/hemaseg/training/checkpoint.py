@@ -120,6 +120,9 @@ class RunRecord(Section):
     inference_slices_per_s: float | None = None
     calibration: Calibration | None = None
     """On the validation slices; null if training did not end, or before there was any."""
+    ran_alone: bool = True
+    """Whether no other run of its study ran beside it, so that its times can be compared with those
+    of others; false where nobody knows."""
 
 
 def software() -> Software:

@@ -1,0 +1,85 @@
+"""The tables of all runs of a study, joined."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from hemaseg.comparison.paired import write_table
+from hemaseg.errors import CheckpointError
+from hemaseg.evaluation.tables import read_scores
+from hemaseg.studies.runs import PlannedRun
+
+
+def gather(
+    runs: Iterable[PlannedRun], folder: Path, *, warning: str | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Join the tables of all runs into those of the study, and write them.
+
+    Args:
+        runs: Complete.
+        folder: Of the study.
+        warning: Of its split; stands in every row.
+
+    Returns:
+        `scores.csv` and `scores_batches.csv`.
+
+    Raises:
+        EvaluationError, CheckpointError: A table or record of a run is missing or damaged.
+    """
+    from hemaseg.models.cost import model_cost
+    from hemaseg.training.checkpoint import RUN, RunRecord, read_record
+
+    tables: dict[str, list[pd.DataFrame]] = {
+        "scores": [], "scores_slices": [], "scores_batches": [], "training": [], "costs": []
+    }  # fmt: skip
+    for run in runs:
+        scores = read_scores(run.score_files[0])
+        record = read_record(run.folder / RUN, RunRecord)
+        size = model_cost(
+            run.config.model.name,
+            run.config.model.options,
+            image_size=run.config.recipe.slices.image_size,
+        )
+        training = _read_training(run.folder / "training.csv")
+        costs = pd.DataFrame(
+            {
+                "model": [run.config.model.name],
+                "num_parameters": [size.num_parameters],
+                "num_multiply_adds": [size.num_multiply_adds],
+                "num_epochs": [record.num_epochs_done],
+                "best_epoch": [record.best_epoch],
+                "epoch_s": [training["epoch_s"].median()],
+                "training_s": [record.training_s],
+                "inference_slices_per_s": [record.inference_slices_per_s],
+                "peak_memory_mib": [record.peak_memory_mib],
+                "device": [record.device],
+                "ran_alone": [record.ran_alone],
+            }
+        )
+        for name, table in (
+            ("scores", scores.subjects),
+            ("scores_slices", scores.slices),
+            ("scores_batches", scores.batches),
+            ("training", training),
+            ("costs", costs),
+        ):
+            table.insert(0, "arm", run.arm.name)
+            table.insert(1, "fold", run.fold)
+            table.insert(2, "seed", run.config.seed)
+            tables[name].append(table)
+    joined = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
+    for name, table in joined.items():
+        write_table(table, folder / f"{name}.csv", warning=warning)
+    return joined["scores"], joined["scores_batches"]
+
+
+def _read_training(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=float)
+        return table.astype({"epoch": int, "epoch_s": float})
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: not the table of a training ({error}), expected numbers in columns such as "
+            "epoch_s. Delete its folder to train this run again."
+        ) from error
