@@ -23,6 +23,7 @@ from hemaseg.files import write_text
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
+ImageSize = Annotated[int, Field(ge=16, le=4096)]
 Option = bool | int | float | str
 """Value of a network's keyword argument."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
@@ -40,7 +41,7 @@ class Section(BaseModel):
 class SlicesConfig(Section):
     """`[slices]`: what the network sees."""
 
-    image_size: Annotated[int, Field(ge=16, le=4096)] = 256
+    image_size: ImageSize = 256
     """Rows and columns; slices are fitted to this square (aspect kept, padded). Paper: 256."""
     negative_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each epoch's slices drawn from those without a lesion. Paper: 0 (lesion slices
