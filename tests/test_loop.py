@@ -1,4 +1,8 @@
 import math
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -460,3 +464,37 @@ def test_golden_loss_curve(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(found[list(golden.columns)], golden, rtol=2e-2)
     assert record.best_validation_dice is not None
     assert record.best_validation_dice > 0.8
+
+
+def test_a_tracker_is_told_of_each_epoch_and_of_the_end(tmp_path: Path) -> None:
+    """Also of a run that goes on: of the epochs that are still to be done."""
+    told: list[tuple[object, ...]] = []
+
+    class Told:
+        def begin(self, parameters: Mapping[str, object], first_epoch: int = 1) -> None:
+            told.append((parameters["recipe.training.num_epochs"], first_epoch))
+
+        def epoch(self, number: int, values: Mapping[str, float]) -> None:
+            told.append((number, *values))
+
+        def end(self, status: str) -> None:
+            told.append((status,))
+
+    def stop_in_second_epoch(step: Progress) -> None:
+        if step.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    for progress in (stop_in_second_epoch, None):
+        with suppress(KeyboardInterrupt):
+            loop.train(
+                *(config(), discs(6, 1), discs(3, 2), tmp_path),
+                origin=ORIGIN,
+                tracker=Told(),
+                resumes=True,
+                progress=progress,
+            )
+    columns = tuple(Epoch.__dataclass_fields__)[1:]
+    assert told == [
+        *((3, 1), (1, *columns), ("interrupted",)),
+        *((3, 2), (2, *columns), (3, *columns), ("complete",)),
+    ]

@@ -24,6 +24,7 @@ from hemaseg.files import write_text
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
+ImageSize = Annotated[int, Field(ge=16, le=4096)]
 Option = bool | int | float | str
 """Value of a network's keyword argument."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
@@ -41,7 +42,7 @@ class Section(BaseModel):
 class SlicesConfig(Section):
     """`[slices]`: what the network sees."""
 
-    image_size: Annotated[int, Field(ge=16, le=4096)] = 256
+    image_size: ImageSize = 256
     """Rows and columns; slices are fitted to this square (aspect kept, padded). Paper: 256."""
     negative_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each epoch's slices drawn from those without a lesion. Paper: 0 (lesion slices
@@ -301,7 +302,7 @@ def differences(before: Section, now: Section, *, apart_from: Set[str] = frozens
         now: Of the same kind.
         apart_from: Full names of settings that may differ, such as `recipe.description`.
     """
-    old, new = _flat(before.model_dump()), _flat(now.model_dump())
+    old, new = flat(before.model_dump()), flat(now.model_dump())
     return [
         f"{key} {old.get(key, 'nothing')}, asked for now {new.get(key, 'nothing')}"
         for key in sorted(old.keys() | new.keys())
@@ -309,15 +310,19 @@ def differences(before: Section, now: Section, *, apart_from: Set[str] = frozens
     ]
 
 
-def _flat(value: Any, key: str = "") -> dict[str, object]:
-    """Nested settings by their full names, such as `arms.0.options.base_width`."""
+def flat(value: Any, key: str = "") -> dict[str, object]:
+    """Nested settings by their full names.
+
+    >>> flat({"seed": 0, "arms": [{"name": "a"}]})
+    {'seed': 0, 'arms.0.name': 'a'}
+    """
     if not isinstance(value, dict | list | tuple):
         return {key: value}
     items = value.items() if isinstance(value, dict) else enumerate(value)
     return {
         name: inner
         for part, content in items
-        for name, inner in _flat(content, f"{key}.{part}" if key else str(part)).items()
+        for name, inner in flat(content, f"{key}.{part}" if key else str(part)).items()
     }
 
 

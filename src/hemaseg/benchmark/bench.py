@@ -277,7 +277,7 @@ def _results(
         if worker.problem:
             results.append(Result(network, one.name, one.precision, worker.problem))
             continue
-        logits = torch.from_numpy(np.load(worker.logits))
+        logits = torch.from_numpy(np.load(worker.logits, allow_pickle=False))
         probabilities = (logits / inputs.model.temperature).sigmoid()
         mask = (probabilities >= inputs.model.threshold).numpy()
         pass_s = statistics.median(worker.passes_s)

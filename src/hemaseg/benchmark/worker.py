@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
     torch.set_num_threads(int(num_threads))
-    images = torch.from_numpy(np.load(images_file))
+    images = torch.from_numpy(np.load(images_file, allow_pickle=False))
     start = time.perf_counter()
     one, image_size = contender(name, precision), images.shape[-1]
     network = one.brings(image_size) if one.brings else load_model(Path(run_folder))[0]

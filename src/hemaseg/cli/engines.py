@@ -1,6 +1,7 @@
-"""Verbs about what runs a network: how fast, and elsewhere."""
+"""Verbs about what runs a network: how fast, elsewhere, and with weights from elsewhere."""
 
 import json
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hemaseg.cli.program import AsJson, Force, app, progress_bar, require_free
+from hemaseg.errors import ConfigError
 
 _COLUMNS = (
     ("network", "model", "<"),
@@ -101,6 +103,60 @@ def export(
         "differ from ours. Images and threshold: see the JSON file. Research use only; not a "
         "medical device."
     )
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="State dict of PyTorch, or safetensors.")],
+    model: Annotated[str, typer.Option(help="The network that it is of; see hemaseg models.")],
+    recipe_file: Annotated[
+        Path, typer.Option("--recipe", help="Its image size and intensity, as in configs/.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Of the network, as base_width=32; repeatable."),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="Probability from which a pixel belongs to the mask.")
+    ] = 0.5,
+    modality: Annotated[str, typer.Option(help="CT or MRI, if it was trained on that alone.")] = "",
+    force: Force = False,
+) -> None:
+    """Make a model of weights of others, running no code of theirs."""
+    from hemaseg.config import Recipe, parse_config, read_config
+    from hemaseg.training.conversion import Usage
+    from hemaseg.training.conversion import convert as convert_file
+
+    require_free(output / "model.json", force)
+    recipe = read_config(recipe_file, Recipe)
+    content = {
+        "model": {"name": model, "options": dict(map(_parsed, option or ()))},
+        "image_size": recipe.slices.image_size,
+        "intensity": recipe.intensity.model_dump(),
+        "threshold": threshold,
+        "modality": modality,
+    }
+    made = convert_file(file, parse_config(content, Usage, source="options"), output)
+    where = f' under "{made.place}"' if made.place else ""
+    without = f', "{made.prefix}" taken off their names' if made.prefix else ""
+    typer.echo(
+        f"{output}: weights of {model} ({made.num_parameters:,} parameters) out of {file}{where}"
+        f"{without}; SHA-256 {made.sha256}. For --model and --start. Its probabilities are not "
+        "calibrated, and scans are not compared with those of its training."
+    )
+
+
+def _parsed(option: str) -> tuple[str, object]:
+    """Name and value of an option of a network, whose value is as in TOML."""
+    name, _, value = option.partition("=")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        raise ConfigError(
+            f"--option {option}: expected NAME=VALUE with a value as in TOML, as base_width=32. "
+            "Correct it."
+        ) from None
 
 
 def _cell(value: object, form: str) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hemaseg.config import RunConfig
     from hemaseg.training.checkpoint import RunRecord, Start
     from hemaseg.training.processes import Processes
+    from hemaseg.training.tracking import Tracker
 
 
 @app.command()
@@ -212,6 +213,10 @@ def train(
     checkpoint_every_s: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints: what a kill costs at most.")
     ] = 300.0,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="tensorboard or mlflow, which are extras; none else."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Train one network on one fold.
@@ -222,6 +227,7 @@ def train(
     from hemaseg.studies.runs import require_memory, require_trainable
     from hemaseg.training.checkpoint import load_start, require_fitting
     from hemaseg.training.processes import processes
+    from hemaseg.training.tracking import open_tracker
 
     if resume and (output is None or cohort_file.is_dir()):
         refuse(
@@ -260,11 +266,12 @@ def train(
         config = RunConfig(model=asked, seed=seed, device=device, recipe=recipe)
     # Before the scans are read, which takes longer.
     require_trainable(config)
+    tracker = open_tracker(track or [], output, tell=lambda words: typer.echo(words, err=True))
     with processes(device) as joined, progress_bar(joined.is_first) as show:
         if joined.num == 1:
             require_memory(config)
         record, warning = _train(
-            *(config, cohort_file, split_file, fold, output, begin, joined, show),
+            *(config, cohort_file, split_file, fold, output, begin, joined, tracker, show),
             resumes=resume,
             checkpoint_every_s=checkpoint_every_s,
         )
@@ -315,6 +322,7 @@ def _train(
     output: Path,
     start: "Start | None",
     processes: "Processes",
+    tracker: "Tracker",
     show: Callable[[str, float, int], None],
     *,
     resumes: bool,
@@ -348,6 +356,7 @@ def _train(
             resumes=resumes,
             checkpoint_every_s=checkpoint_every_s,
             processes=processes,
+            tracker=tracker,
             progress=lambda p: show(
                 p.describe(), (p.epoch - 1) * p.num_steps + p.step, p.num_epochs * p.num_steps
             ),

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hemaseg.config import RunConfig
+from hemaseg.config import RunConfig, flat
 from hemaseg.errors import CheckpointError, TrainingError
 from hemaseg.files import write_text
 from hemaseg.interruption import StopRequest
@@ -30,6 +30,7 @@ from hemaseg.training.optimisation import make_optimiser, make_schedules
 from hemaseg.training.processes import Processes
 from hemaseg.training.progress import Epoch, Progress
 from hemaseg.training.resumption import Checkpoint, RunIdentity, TrainingState, write_checkpoint
+from hemaseg.training.tracking import Tracker
 from hemaseg.training.validation import THRESHOLD, validate
 
 
@@ -77,6 +78,7 @@ class Epochs:
         checkpoint: Checkpoint | None,
         stop: StopRequest,
         checkpoint_every_s: float,
+        tracker: Tracker,
     ) -> None:
         """Train from the beginning or from a checkpoint to the last epoch."""
         state = self.state
@@ -109,6 +111,8 @@ class Epochs:
                 raise stop.kind or KeyboardInterrupt
 
         self._write_table()
+        if self._processes.is_first:
+            tracker.begin(flat(self._config.model_dump()), first_epoch=len(state.done) + 1)
         while len(state.done) < self._recipe.training.num_epochs:
             begin_s = time.perf_counter() - state.elapsed_s
             if not len(state.order):
@@ -127,6 +131,9 @@ class Epochs:
                 keep()
             # Several processes can only stop where all of them are.
             self._finish_epoch(begin_s, keep if self._processes.num == 1 else lambda: None)
+            if self._processes.is_first:
+                values = asdict(state.done[-1])
+                tracker.epoch(values.pop("epoch"), values)
 
     def _step(self, joined: nn.Module, indices: Tensor) -> float:
         """Change the weights once by a batch; its loss."""

@@ -44,6 +44,7 @@ from hemaseg.training.resumption import (
     newest_checkpoint,
     remove_checkpoints,
 )
+from hemaseg.training.tracking import UNTRACKED, Status, Tracker
 
 CHECKPOINT_EVERY_S = 300.0
 """Between checkpoints: what a kill costs at most. Writing one takes less than 2 % of it, as
@@ -82,6 +83,7 @@ def train(
     resumes: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     processes: Processes = ALONE,
+    tracker: Tracker = UNTRACKED,
     progress: Callable[[Progress], None] | None = None,
 ) -> RunRecord:
     """Train one network and keep the weights of the epoch with the best validation Dice.
@@ -106,6 +108,7 @@ def train(
             stopped before its first checkpoint or there is none, not at all if it is complete.
         checkpoint_every_s: Least time between checkpoints, and so about what a kill costs.
         processes: That train together (see `processes`); each is given the same slices.
+        tracker: Told of each epoch.
         progress: Called after each step.
 
     Returns:
@@ -188,7 +191,7 @@ def train(
 
     calibration: Calibration | None = None
 
-    def finish(status: str, message: str) -> RunRecord:
+    def finish(status: Status, message: str) -> RunRecord:
         done = run.state.done
         best = max(done, key=rank, default=None)
         finished = record.model_copy(
@@ -204,6 +207,7 @@ def train(
             }
         )
         if processes.is_first:
+            tracker.end(status)
             write_record(finished, folder / RUN)
         return finished
 
@@ -217,7 +221,7 @@ def train(
     try:
         with deterministic(recipe.training.is_deterministic), kept_memory(keeps):
             with stop_requests() as stop:
-                run.go_on(start, checkpoint, stop, checkpoint_every_s)
+                run.go_on(start, checkpoint, stop, checkpoint_every_s, tracker)
             if processes.is_first:
                 calibration = add_doubt(
                     folder,
