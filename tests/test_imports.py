@@ -106,7 +106,6 @@ def test_every_module_has_its_test_file() -> None:
         "epochs": "loop",
         "interruption": "resumption",
         "optimisation": "loop",
-        "progress": "loop",
         "validation": "loop",
     }
     modules = {

@@ -334,12 +334,18 @@ def _train(
     from hemaseg.slices.dataset import load_slices
     from hemaseg.studies.claim import claim
     from hemaseg.training import loop
+    from hemaseg.training.progress import Reading
 
     cohort, split = read_cohort(cohort_file), read_split(split_file)
     selected = parts(split, cohort, fold)
+    reading = Reading("reading")
     training, validation = (
-        load_slices(part, config.recipe, progress=partial(show, f"reading for {name}"))
-        for name, part in (("training", selected.train), ("validation", selected.validation))
+        load_slices(
+            part,
+            config.recipe,
+            progress=lambda done, total: show(reading.describe(), done, total),
+        )
+        for part in (selected.train, selected.validation)
     )
     with claim(output) if processes.is_first else nullcontext():
         record = loop.train(

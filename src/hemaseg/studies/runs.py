@@ -211,12 +211,14 @@ def is_trained(run: PlannedRun, split: Split) -> bool:
 def _train(run: PlannedRun, selected: Parts, split: Split, report: Report) -> None:
     from hemaseg.slices.dataset import load_slices
     from hemaseg.training import loop
+    from hemaseg.training.progress import Reading
 
+    reading = Reading("reading")
     training, validation = (
         load_slices(
             part,
             run.config.recipe,
-            progress=lambda done, total: report(f"reading, image {done}/{total}", 0.0),
+            progress=lambda done, total: report(f"{reading.describe()}, image {done}/{total}", 0.0),
         )
         for part in (selected.train, selected.validation)
     )

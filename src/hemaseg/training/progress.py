@@ -1,9 +1,31 @@
 """What is known of a training while it goes on."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 SLOW_S = 5.0
-"""A checkpoint that takes longer is worth a word in the progress line."""
+"""A checkpoint that takes longer is worth a word in the progress line, and so is such reading."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Tells reading that takes long from reading that waits: for a disk, a network, a busy machine.
+
+    Attributes:
+        what: Is being read, in words.
+    """
+
+    what: str
+    _wall_s: float = field(default_factory=time.monotonic)
+    _busy_s: float = field(default_factory=time.process_time)
+
+    def describe(self) -> str:
+        """A few words for a progress line: what, and how much of the time is waiting if most is."""
+        wall_s = time.monotonic() - self._wall_s
+        waiting = 1 - (time.process_time() - self._busy_s) / max(wall_s, 1e-9)
+        if wall_s < SLOW_S or waiting < 0.5:
+            return self.what
+        return f"{self.what}, slow disk or network: {waiting:.0%} of the time waiting"
 
 
 @dataclass(frozen=True)
