@@ -267,7 +267,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step(tmp_path: Path) -> None:
 
 
 def wait_for_checkpoint(folder: Path, started: list[subprocess.Popen[str]]) -> None:
-    wait_for(lambda: len(list(folder.glob(f"{CHECKPOINTS}/*.safetensors"))) == 2, started)
+    wait_for(lambda: len(list(folder.glob(f"{CHECKPOINTS}/0*.safetensors"))) == 2, started)
 
 
 def wait_for_table(folder: Path, started: list[subprocess.Popen[str]]) -> None:

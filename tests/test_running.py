@@ -199,8 +199,10 @@ def test_stopping_leaves_no_process_and_runs_in_order(folder: Path, jobs: int) -
         assert [state.status for state in states[:jobs]] == ["running"] * jobs
         process.terminate()
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err == ("hemaseg: 2 of 2 runs to do (1-2); the same command goes on\nhemaseg: stopped\n")
+    assert process.returncode == 143
+    assert err == (
+        "hemaseg: 2 of 2 runs to do (1-2); the same command goes on\nhemaseg: terminated\n"
+    )
     for run in study.runs[:jobs]:
         assert holder(run.folder) is None
         record = json.loads((run.folder / "run.json").read_text())

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PARTIAL = ".partial-"
+"""How names of files begin that are being written, or that a kill left half written."""
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -22,7 +25,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept because some writers choose the format by it.
     handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=".partial-", suffix="".join(path.suffixes[-2:])
+        dir=path.parent, prefix=PARTIAL, suffix="".join(path.suffixes[-2:])
     )
     os.close(handle)
     partial = Path(name)

@@ -18,6 +18,7 @@ from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from hemaseg.dicom.objects import object_bytes
+from hemaseg.files import PARTIAL
 from hemaseg.phantoms.heads import Head
 
 INTERCEPT_HU = -1024
@@ -52,7 +53,7 @@ def write_series(head: Head, seed: int, folder: Path) -> None:
     shared = _shared(head, seed)
     offset = INTERCEPT_HU if head.modality == "CT" else 0
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PARTIAL))
     try:
         for k, pixels in enumerate(head.voxels):
             stored = (pixels - offset).astype("<u2")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemaseg.errors import ConfigError
-from hemaseg.files import whole_file
+from hemaseg.files import PARTIAL, whole_file
 from hemaseg.phantoms.dicom_writing import write_series
 from hemaseg.phantoms.heads import Head, HeadOptions, synthesise
 
@@ -23,8 +23,6 @@ FORMATS: tuple[FileFormat, ...] = ("nifti", "dicom", "png")
 CASES, FACTS = "heads.csv", "phantoms.csv"
 IMAGES, MASKS, VENTRICULAR = "images", "masks", "ventricular_masks"
 _OURS = re.compile(r"head_\d{5,}((_\d+)?(_mask)?(\.nii\.gz|\.png)|/\d{4,}\.dcm)")
-_LEFT = ".partial-"
-"""How names begin of what a run that was killed leaves."""
 
 
 def write_nifti(voxels: NDArray[np.generic], affine: NDArray[np.float64], path: Path) -> None:
@@ -122,7 +120,7 @@ def _delete_heads(folder: Path) -> None:
     for path in (file for place in places for file in place.rglob("*")):
         name = path.relative_to(folder).as_posix().partition("/")[2]
         is_series = path.is_dir() and not path.is_symlink() and re.fullmatch(r"head_\d{5,}", name)
-        if not (is_series or name.startswith(_LEFT) or _OURS.fullmatch(name)):
+        if not (is_series or name.startswith(PARTIAL) or _OURS.fullmatch(name)):
             raise ConfigError(
                 f"{path}: no synthetic head by its name, expected head_ and a number. Move it "
                 "elsewhere, or choose another place for the heads."

@@ -180,9 +180,7 @@ def train(
         if checkpoint is None:
             for name in (RUN, WEIGHTS, MODEL, "training.csv"):  # of an earlier run
                 (folder / name).unlink(missing_ok=True)
-            remove_checkpoints(folder)
-        else:
-            checkpoint.remove_damaged()
+        remove_checkpoints(folder, apart_from=checkpoint)
         write_config(config, folder / "config.toml")
         write_record(record, folder / RUN)
     run = Epochs(

@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from hemaseg.config import RunConfig, Section, differences
 from hemaseg.errors import CheckpointError, TrainingError
-from hemaseg.files import file_sha256, whole_file
+from hemaseg.files import PARTIAL, file_sha256, whole_file
 from hemaseg.training.checkpoint import Software, software
 from hemaseg.training.progress import Epoch
 
@@ -178,11 +178,6 @@ class Checkpoint:
         """Where in the training it was written."""
         return f"epoch {len(self._header.done) + 1}, step {self._header.step}"
 
-    def remove_damaged(self) -> None:
-        """Remove the newer ones that were not whole."""
-        for file in self.damaged:
-            file.unlink(missing_ok=True)
-
     def restore(self, state: TrainingState, identity: RunIdentity) -> None:
         """Put everything back to the bit, in the memory layout that the network has.
 
@@ -267,10 +262,16 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove all checkpoints of a run, and what a kill left of one being written."""
+def remove_checkpoints(folder: Path, *, apart_from: Checkpoint | None = None) -> None:
+    """Remove the checkpoints of a run, and what kills left of files that were being written.
+
+    Args:
+        folder: Of the run.
+        apart_from: The one that stays, with those that are older.
+    """
+    files = _files(folder) if apart_from is None else apart_from.damaged
     inner = folder / CHECKPOINTS
-    for file in (*_files(folder), *inner.glob(".partial-*")):
+    for file in (*files, *inner.glob(f"{PARTIAL}*"), *folder.glob(f"{PARTIAL}*")):
         file.unlink(missing_ok=True)
     if inner.is_dir() and not any(inner.iterdir()):
         inner.rmdir()
