@@ -19,7 +19,7 @@ from hemaseg.files import file_sha256
 from hemaseg.intake.sources import find_sources
 from hemaseg.metrics.measurement import measure
 from hemaseg.models.catalogue import build_model
-from hemaseg.prediction import cases, outputs
+from hemaseg.prediction import outputs, predictor
 from hemaseg.prediction.cases import Predicted, predict_scans
 from hemaseg.prediction.outputs import Wanted
 from hemaseg.prediction.overview import write_overview
@@ -67,7 +67,7 @@ def _bright(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     def blood(_: object, scaled: NDArray[np.float32], *__: object) -> NDArray[np.float32]:
         return ((scaled > 0.4) & (scaled < 0.79)).astype(np.float32)
 
-    monkeypatch.setattr(cases, "probabilities", blood)
+    monkeypatch.setattr(predictor, "probabilities", blood)
 
 
 @pytest.fixture
@@ -158,7 +158,9 @@ def test_masks_have_the_bytes_of_the_grid(run: Path, scans: Path, tmp_path: Path
 def test_an_empty_mask_has_no_confidence_but_an_expected_volume(
     run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cases, "probabilities", lambda _, scaled, *__: np.full_like(scaled, 0.2))
+    monkeypatch.setattr(
+        predictor, "probabilities", lambda _, scaled, *__: np.full_like(scaled, 0.2)
+    )
     predict(run, tmp_path / "out", scans)
     row, written = table(tmp_path / "out")["a"], record(tmp_path / "out", "a")
     assert (row["confidence"], written.confidence, row["volume_ml"]) == ("", None, "0.0")
@@ -249,7 +251,7 @@ def test_whatever_fails_in_the_network_is_told(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cases, "probabilities", fail)
+    monkeypatch.setattr(predictor, "probabilities", fail)
     ended = predict(run, tmp_path / "out", scans)
     assert [problem.kind for _, problem in ended.failures] == [kind, kind]
 
@@ -257,7 +259,7 @@ def test_whatever_fails_in_the_network_is_told(
 def test_a_network_that_gives_no_numbers_is_refused(
     run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cases, "probabilities", lambda _, scaled, *__: scaled * np.nan)
+    monkeypatch.setattr(predictor, "probabilities", lambda _, scaled, *__: scaled * np.nan)
     with pytest.raises(CheckpointError, match="probabilities that are not numbers"):
         predict(run, tmp_path / "out", scans)
 
@@ -456,7 +458,7 @@ def two_cubes(_: object, scaled: NDArray[np.float32], *__: object) -> NDArray[np
 def test_small_lesions_are_removed_from_mask_and_measures_but_not_from_probabilities(
     run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cases, "probabilities", two_cubes)
+    monkeypatch.setattr(predictor, "probabilities", two_cubes)
     voxel_ml = 8 * 3.5**2 / 1000
     captions = []
 

@@ -237,14 +237,14 @@ def test_small_lesions_are_removed_on_request(
     hemaseg: Verb, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of 1, 10 and 2 voxels beside each other, in a network's place."""
-    from hemaseg.prediction import cases
+    from hemaseg.prediction import predictor
 
     def blocks(_: object, scaled: np.ndarray, *__: object) -> np.ndarray:
         found = np.full(scaled.shape, -1, np.float32)
         found[3, 3, 3] = found[6:8, 10:15, 20] = found[12, 40:42, 40] = 0.75
         return found
 
-    monkeypatch.setattr(cases, "probabilities", blocks)
+    monkeypatch.setattr(predictor, "probabilities", blocks)
     voxel_ml = 8 * 3.5**2 / 1000
     arguments = ["predict", "scans", "--model", "run"]
     assert hemaseg(*arguments, "-o", "out/all").status == 0

@@ -2,6 +2,7 @@
 
 import math
 import os
+import pickle
 import shutil
 import subprocess
 import zipfile
@@ -271,6 +272,42 @@ def test_sources_give_the_same_scan(tmp_path: Path, source: str) -> None:
     np.testing.assert_array_equal(scan.affine, expected.affine)
     assert scan.path == path
     assert scan.findings == ()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_series_without_its_objects_gives_the_same_scan(tmp_path: Path, source: str) -> None:
+    write_series(tmp_path / "series", numbered(), patient_name="Doe^John", patient_id="4711")
+    path = SOURCES[source](tmp_path / "series")
+    whole = choose_series(find_series(path, ReadOptions()), None)
+    # As another process gets it.
+    sent = pickle.dumps(whole.without_objects())
+    light = pickle.loads(sent)
+    assert len(sent) < 200 * len(whole.instances) + 1000 < len(pickle.dumps(whole)) / 4
+    assert light.files == whole.files
+    scan, expected = read_series(light, ReadOptions()), read_series(whole, ReadOptions())
+    np.testing.assert_array_equal(scan.voxels, expected.voxels)
+    np.testing.assert_array_equal(scan.affine, expected.affine)
+    assert scan.dicom is not None
+    assert expected.dicom is not None
+    assert scan.dicom.frames == expected.dicom.frames
+    assert scan.dicom.headers == expected.dicom.headers
+    assert scan.findings == expected.findings
+    # What happened to the files since is found as it is in a series with its objects.
+    for file in whole.files:
+        file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(ScanError) as caught:
+        read_series(light, ReadOptions())
+    anew = refusal(path)
+    assert (caught.value.kind, str(caught.value)) == (anew.kind, str(anew))
+
+
+def test_a_series_whose_files_are_gone_is_refused(tmp_path: Path) -> None:
+    (first, *_) = write_series(tmp_path / "series", numbered())
+    series = choose_series(find_series(tmp_path, ReadOptions()), None).without_objects()
+    first.unlink()
+    with pytest.raises(ScanError, match="no such file or folder") as caught:
+        read_series(series, ReadOptions())
+    assert caught.value.kind == "missing"
 
 
 def test_nothing_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,7 @@ def test_every_module_has_its_test_file() -> None:
         "worker": "bench",
         "comparing": "cli",
         "phantoms": "cli",
+        "predictor": "cases",
         "program": "cli",
         "scans": "cli",
         "training": "cli",

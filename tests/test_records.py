@@ -11,6 +11,7 @@ from hemaseg.prediction.records import (
     CaseRecord,
     FindingRecord,
     PredictionTable,
+    Row,
     Task,
     done_row,
     failed_row,
@@ -56,7 +57,7 @@ def test_what_is_no_record_is_none(tmp_path: Path, text: str) -> None:
 
 def test_rows_have_the_columns_and_undefined_is_empty(tmp_path: Path) -> None:
     failed = failed_row("b", "b.nii", "constant: b.nii: all 0", model_sha256="2" * 64)
-    PredictionTable(tmp_path, force=False).put([done_row(RECORD), failed])
+    PredictionTable(tmp_path, [], force=False).put([done_row(RECORD), failed])
     done, bad = rows_of(tmp_path)
     assert tuple(done) == COLUMNS
     assert {k: v for k, v in done.items() if v} == {
@@ -80,22 +81,33 @@ def test_rows_have_the_columns_and_undefined_is_empty(tmp_path: Path) -> None:
 
 
 def test_rows_of_earlier_commands_stay_and_those_of_one_name_are_replaced(tmp_path: Path) -> None:
-    PredictionTable(tmp_path, force=False).put(
+    PredictionTable(tmp_path, [], force=False).put(
         [failed_row(name, name, "", model_sha256="") for name in ("a", "b")]
     )
-    PredictionTable(tmp_path, force=False).put([done_row(RECORD)])
+    PredictionTable(tmp_path, [], force=False).put([done_row(RECORD)])
     assert [(row["name"], row["status"]) for row in rows_of(tmp_path)] == [
         ("a", "done"),
         ("b", "failed"),
     ]
 
 
+def test_rows_are_in_the_order_of_the_names_whenever_they_come(tmp_path: Path) -> None:
+    def row(name: str) -> Row:
+        return failed_row(name, name, "", model_sha256="")
+
+    PredictionTable(tmp_path, [], force=False).put([row("old"), row("c")])
+    table = PredictionTable(tmp_path, ["a", "b", "c", "d"], force=False)
+    for coming, expected in (("d", "old c d"), ("a", "old c a d"), ("b", "old c a b d")):
+        table.put([row(coming)])
+        assert [found["name"] for found in rows_of(tmp_path)] == expected.split()
+
+
 def test_a_failure_does_not_replace_a_result_unasked(tmp_path: Path) -> None:
     failed = failed_row("a", "a.nii", "exists: a.json", model_sha256="")
-    PredictionTable(tmp_path, force=False).put([done_row(RECORD)])
-    PredictionTable(tmp_path, force=False).put([failed])
+    PredictionTable(tmp_path, [], force=False).put([done_row(RECORD)])
+    PredictionTable(tmp_path, [], force=False).put([failed])
     assert [row["status"] for row in rows_of(tmp_path)] == ["done"]
-    PredictionTable(tmp_path, force=True).put([failed])
+    PredictionTable(tmp_path, [], force=True).put([failed])
     assert [row["status"] for row in rows_of(tmp_path)] == ["failed"]
 
 
@@ -103,14 +115,14 @@ def test_a_failure_does_not_replace_a_result_unasked(tmp_path: Path) -> None:
 def test_another_table_is_not_replaced_unasked(tmp_path: Path, text: str) -> None:
     (tmp_path / "predictions.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"predictions\.csv: exists with other columns"):
-        PredictionTable(tmp_path, force=False)
-    PredictionTable(tmp_path, force=True).put([done_row(RECORD)])
+        PredictionTable(tmp_path, [], force=False)
+    PredictionTable(tmp_path, [], force=True).put([done_row(RECORD)])
     assert [row["name"] for row in rows_of(tmp_path)] == ["a"]
 
 
 def test_names_that_are_not_utf_8_can_be_written(tmp_path: Path) -> None:
     row = failed_row("M_ller", "M\udcfcller.nii", "missing", model_sha256="")
-    PredictionTable(tmp_path, force=False).put([row])
+    PredictionTable(tmp_path, [], force=False).put([row])
     assert rows_of(tmp_path)[0]["input"] == "M?ller.nii"
 
 

@@ -7,6 +7,7 @@
     |-- SplitError         a split into training, validation and test
     |-- CheckpointError    a run folder or its weights
     |-- EngineError        a network that an engine cannot run
+    |-- ClusterError       workers on other machines
     |-- TrainingError      a run that cannot start or go on
     |-- EvaluationError    masks that cannot be scored
     `-- ComparisonError    scores that cannot be compared
@@ -51,6 +52,10 @@ class CheckpointError(HemasegError):
 
 class EngineError(HemasegError):
     """An engine is not installed, or cannot run this network on this device."""
+
+
+class ClusterError(HemasegError):
+    """A cluster cannot be reached, or its workers cannot do the work."""
 
 
 class TrainingError(HemasegError):

@@ -1,6 +1,8 @@
 """Verbs from scans to masks and volumes."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from hemaseg.engines.options import EngineOptions
     from hemaseg.intake.checking import Checked
     from hemaseg.intake.sources import Sources
+    from hemaseg.prediction.cases import Executor
     from hemaseg.scans.screening import ReadOptions
 
 Scans = Annotated[
@@ -123,6 +126,13 @@ def predict(
         str, typer.Option(help="fp32, or bf16: faster, and masks move a little.")
     ] = "fp32",
     device: Device = "auto",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Of a Dask scheduler, or its scheduler file: predict on its workers.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
@@ -143,6 +153,7 @@ def predict(
             accept=accept or None,
             modality=modality,
             keep_identity=keep_identity or None,
+            cluster=cluster,
             json=as_json or None,
         )
         _predict_cohort(runs, scans[0], output, split_file, chosen, force=force)
@@ -169,7 +180,7 @@ def predict(
 
     wanted = Wanted(probability, bids, not no_dicom, keep_identity, min_lesion_ml)
     try:
-        with progress_bar() as show:
+        with progress_bar() as show, _executor(cluster) as executor:
             ended = predict_scans(
                 runs,
                 found,
@@ -180,6 +191,7 @@ def predict(
                 engine=chosen,
                 force=force,
                 progress=lambda name, done, total: show(f"predicting {name}", done, total),
+                executor=executor,
             )
     except KeyboardInterrupt:
         typer.echo(
@@ -243,6 +255,18 @@ def _read_options(accept: list[str] | None, modality: str | None, max_gib: float
     from hemaseg.scans.screening import ReadOptions
 
     return ReadOptions(int(max_gib * 2**30), frozenset(accept or ()), modality or "")
+
+
+@contextmanager
+def _executor(cluster: str | None) -> "Iterator[Executor | None]":
+    """What does the cases: workers of a cluster, or None for this process."""
+    if cluster is None:
+        yield None
+        return
+    from hemaseg.prediction.cluster import Cluster
+
+    with Cluster(cluster) as executor:
+        yield executor
 
 
 def _predict_cohort(

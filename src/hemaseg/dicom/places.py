@@ -83,8 +83,12 @@ def opener(
     def open_file(place: Place) -> BinaryIO:
         return place.file.open("rb")
 
+    def below() -> Iterator[Place]:
+        # Not before they are asked for: whoever knows its places need not search a whole cohort.
+        yield from map(Place, files_below(path, screen))
+
     if path.is_dir():
-        yield map(Place, files_below(path, screen)), open_file
+        yield below(), open_file
         return
     with path.open("rb") as file:
         head = file.read(4)

@@ -18,7 +18,7 @@ from hemaseg.dicom.attributes import quiet_pydicom
 from hemaseg.dicom.objects import MODALITIES, Frame
 from hemaseg.dicom.pixels import PixelFormat, read_frames
 from hemaseg.dicom.places import Place, one_family, opener
-from hemaseg.dicom.search import find_series
+from hemaseg.dicom.search import find_series, with_objects
 from hemaseg.dicom.series import Instance, Series, SeriesListing, choose_series
 from hemaseg.dicom.stacks import Stack, check_same_way, displayed, same_places, stack
 from hemaseg.dicom.values import scan_values
@@ -60,12 +60,14 @@ def read_series(series: Series, options: ReadOptions) -> Scan:
     float64 for 32-bit pixels.
 
     Args:
-        series: As `choose_series` gives it.
+        series: As `choose_series` gives it, with its objects or without.
         options: Limits and what is accepted.
 
     Raises:
         ScanError: The series is refused; `docs/screening.md` lists the reasons.
     """
+    if series.unread:
+        series = with_objects(series, options)
     screen = Screen(str(series.path), options)
     with quiet_pydicom(), one_family(screen):
         _screen_series(series, screen)

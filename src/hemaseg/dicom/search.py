@@ -49,6 +49,27 @@ def find_series(path: Path, options: ReadOptions) -> SeriesListing:
         return found.listing()
 
 
+def with_objects(series: Series, options: ReadOptions) -> Series:
+    """A series whose objects were left out, with them.
+
+    Args:
+        series: Of which nothing but `unread` says what its objects are.
+        options: Limits.
+
+    Raises:
+        ScanError: A file or archive cannot be read any more.
+    """
+    screen = Screen(str(series.path), options)
+    instances = list(series.instances)
+    with quiet_pydicom(), one_family(screen), opener(series.path, screen) as (_, open_place):
+        for place in series.unread:
+            with open_place(place) as stream:
+                instances.append(Instance(place, read_object(stream, options.max_bytes)))
+    damaged = [instance for instance in instances if instance.object.error is not None]
+    error = _error(series.path, damaged[0], frozenset(series.identity)) if damaged else None
+    return replace(series, instances=tuple(instances), unread=(), error=series.error or error)
+
+
 class _Found:
     """Files, sorted into series while they are found."""
 

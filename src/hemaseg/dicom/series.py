@@ -38,7 +38,8 @@ class Series:
         spacing_mm: Usual distance of slices; None if unknown.
         is_bone: Whether kernel or description name bone, lung or edges.
         identity: Words that identify the patient, which no message may show.
-        instances: Its objects.
+        instances: Its objects; empty if they were left out.
+        unread: Where the objects lie that were left out of `instances`.
         left_out: What lies beside the series and is not read.
         error: Why it cannot be read; None if nothing is known yet that speaks against it.
     """
@@ -56,13 +57,23 @@ class Series:
     is_bone: bool
     identity: tuple[str, ...] = field(repr=False)
     instances: tuple[Instance, ...] = field(repr=False)
+    unread: tuple[Place, ...] = field(default=(), repr=False)
     left_out: tuple[str, ...] = ()
     error: ScanError | None = field(default=None, repr=False)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that it is read from, each once."""
-        return tuple(dict.fromkeys(instance.place.file for instance in self.instances))
+        places = [*(instance.place for instance in self.instances), *self.unread]
+        return tuple(dict.fromkeys(place.file for place in places))
+
+    def without_objects(self) -> "Series":
+        """Small enough to be sent to another process, where `read_series` reads the objects anew.
+
+        They are headers of patients, of up to hundreds of kilobytes each.
+        """
+        places = tuple(instance.place for instance in self.instances)
+        return replace(self, instances=(), unread=(*places, *self.unread))
 
     @property
     def summary(self) -> str:

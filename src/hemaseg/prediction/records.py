@@ -8,7 +8,7 @@ complete one whose scan, model and options are the same is not.
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Literal
@@ -129,6 +129,8 @@ class PredictionTable:
 
     Args:
         folder: The output folder.
+        names: Of the cases to come. Their rows are in this order, whatever the order in which they
+            are put; rows of earlier commands keep their place.
         force: Whether a file of other columns is replaced, and results by failures.
 
     Raises:
@@ -136,12 +138,17 @@ class PredictionTable:
             predicting a cohort writes.
     """
 
-    def __init__(self, folder: Path, *, force: bool) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], *, force: bool) -> None:
         self._path = folder / PREDICTIONS
         self._force = force
-        self._rows: dict[str, Mapping[str, object]] = {}
+        # A name without a row has its place already.
+        self._rows = self._read()
+        for name in names:
+            self._rows.setdefault(name, None)
+
+    def _read(self) -> dict[str, Mapping[str, object] | None]:
         if not self._path.exists():
-            return
+            return {}
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
                 table = csv.DictReader(file, strict=True)
@@ -149,12 +156,13 @@ class PredictionTable:
         except (UnicodeDecodeError, csv.Error):
             rows, columns = [], ()
         if columns == COLUMNS:
-            self._rows = {row["name"]: row for row in rows}
-        elif not force:
+            return {row["name"]: row for row in rows}
+        if not self._force:
             raise ConfigError(
                 f"{self._path}: exists with other columns than predicted scans have. Choose "
                 "another place, or pass --force to replace it."
             )
+        return {}
 
     def put(self, rows: Iterable[Row]) -> None:
         """Add rows, or replace those of the same name, and write the file anew.
@@ -166,13 +174,13 @@ class PredictionTable:
             OSError: The file cannot be written.
         """
         for row in rows:
-            before = self._rows.get(name := str(row["name"]), {"status": "failed"})
+            before = self._rows.get(name := str(row["name"])) or {"status": "failed"}
             if row["status"] == "done" or before["status"] == "failed" or self._force:
                 self._rows[name] = row
         text = StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self._rows.values())
+        writer.writerows(row for row in self._rows.values() if row is not None)
         # Names that are not UTF-8 were decoded with surrogates, which no file can hold.
         write_text(self._path, text.getvalue().encode("utf-8", "replace").decode("utf-8"))
 

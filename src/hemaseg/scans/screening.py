@@ -107,6 +107,7 @@ _REFUSED = {
     # Prediction
     "not-scalable": "values, or an unknown modality, that the network's recipe cannot scale",
     "no-memory": "more memory needed than there is",
+    "worker-lost": "a scan at which several workers of a cluster ended, one after the other",
     "unforeseen": "an error that hemaseg did not foresee: please report it",
     # Writing
     "exists": "results of another scan, model or option where these would go",
