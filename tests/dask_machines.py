@@ -52,7 +52,8 @@ class Machines:
     def add_worker(self, *options: str, **settings: str) -> subprocess.Popen[bytes]:
         """Start a worker and wait until it has joined."""
         before = set(self.client.nthreads())
-        options = (*options, "--no-dashboard", "--memory-limit", "0")
+        options = (*options, "--no-dashboard", "--local-directory", str(self._folder))
+        options = (*options, "--memory-limit", "0")
         self._processes.append(self._start("worker", *options, **settings))
         until = time.monotonic() + START_S
         while set(self.client.nthreads()) <= before:
