@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from hemaseg.errors import ConfigError, TrainingError
@@ -140,19 +141,8 @@ class _JoinedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        num_channels, num_local = x.shape[1], x.numel() // x.shape[1]
-        if num_local:
-            variance, mean = torch.var_mean(values, (0, 2, 3), correction=0)
-        else:  # A share may be empty, and yet gradients must pass to whom it is joined.
-            variance = mean = values.sum((0, 2, 3))
-        local = torch.cat([mean, variance, values.new_tensor([num_local])])
-        means, variances, nums = _gathered(local).split([num_channels, num_channels, 1], dim=1)
-        # Chan et al. 1979, Eq. 2.1: no difference of large sums.
-        num = nums.sum()
-        mean = (nums * means).sum(0) / num
-        variance = (nums * (variances + (means - mean).square())).sum(0) / num
         with torch.no_grad():
+            mean, variance, num = self._statistics(x)
             assert self.running_mean is not None
             assert self.running_var is not None
             assert self.momentum is not None
@@ -161,10 +151,69 @@ class _JoinedBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             # As PyTorch's: the running variance is the unbiased one.
             self.running_var.lerp_(variance * (num / (num - 1)), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        scaled: Tensor = values * scale[:, None, None] + shift[:, None, None]
-        return scaled.to(x.dtype)
+        normalised = _Normalised.apply(  # type: ignore[no-untyped-call]
+            x, self.weight, self.bias, mean, variance, num, self.eps
+        )
+        return cast(Tensor, normalised)
+
+    @staticmethod
+    def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and variance of each channel over all processes, and the number of values."""
+        num_channels, num_local = x.shape[1], x.numel() // x.shape[1]
+        values = x.double() if x.dtype == torch.float64 else x.float()
+        if num_local:
+            variance, mean = torch.var_mean(values, (0, 2, 3), correction=0)
+        else:  # A share may be empty.
+            variance = mean = values.new_zeros(num_channels)
+        local = torch.cat([mean, variance, values.new_tensor([num_local])])
+        means, variances, nums = _gathered(local).split([num_channels, num_channels, 1], dim=1)
+        # Chan et al. 1979, Eq. 2.1: no difference of large sums.
+        num = nums.sum()
+        mean = (nums * means).sum(0) / num
+        return mean, (nums * (variances + (means - mean).square())).sum(0) / num, num
+
+
+class _Normalised(torch.autograd.Function):
+    """Batch norm by given statistics; gradients pass through these too, in all processes.
+
+    *Source:* Ioffe and Szegedy 2015 (arXiv 1502.03167), the gradients in section 3.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        num: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance, num)
+        ctx.eps = eps
+        if not x.numel():
+            return x.clone()
+        return functional.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance, num = ctx.saved_tensors
+        inverse_sd = (variance + ctx.eps).rsqrt()
+        if x.numel():
+            # As if the statistics were constants; and with them sum(g) and sum(g x_normalised).
+            of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+                *(gradients[0], x, weight, mean, variance, None, None, False, ctx.eps),
+                [True, True, True],
+            )
+        else:
+            of_x, of_weight, of_bias = x, torch.zeros_like(weight), torch.zeros_like(weight)
+        sums = _gathered(torch.stack([of_bias, of_weight])).sum(0) / num
+        slope = -weight * inverse_sd * inverse_sd * sums[1]
+        shift = -weight * inverse_sd * sums[0] - slope * mean
+        shape = (1, -1, 1, 1)
+        change = torch.addcmul(shift.view(shape).to(x.dtype), x, slope.view(shape).to(x.dtype))
+        return of_x + change, of_weight, of_bias, None, None, None, None
 
 
 @contextmanager
