@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from hemaseg.cohorts.split import Fold, Split, write_split
+from hemaseg.comparison.learning import time_to_dice
 
 ARMS = ("DR-U-Net", "Dense-U-Net", "U-Net")
 RUNS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -29,7 +30,9 @@ def make_study(
     slices.to_csv(folder / "scores_slices.csv", index=False)
     scores.to_csv(folder / "scores.csv", index=False)
     _write_runs(folder, rng, arms, subjects, size)
-    _training(rng, arms).to_csv(folder / "training.csv", index=False)
+    training = _training(rng, arms)
+    training.to_csv(folder / "training.csv", index=False)
+    time_to_dice(training).to_csv(folder / "time_to_dice.csv", index=False)
     _costs(rng, arms).to_csv(folder / "costs.csv", index=False)
     _write_comparison(folder, scores, arms)
     _write_json_files(folder, subjects)

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
+from hemaseg.comparison.learning import time_to_dice
 from hemaseg.reporting.examples import Example
 from hemaseg.reporting.figures import (
     COLORS,
@@ -24,6 +25,7 @@ from hemaseg.reporting.figures import (
     paired_figure,
     save_figure,
     size_column,
+    time_to_dice_figure,
     training_time_figure,
     validation_loss_figure,
 )
@@ -69,6 +71,7 @@ TRAINING = pd.DataFrame(
         "seed": ["0", "0", "0", "1", "1", "0", "0"],
         "epoch": [1.0, 2, 3, 1, 2, 1, 2],
         "validation_loss": [0.8, 0.5, 0.4, 0.6, 0.3, 0.9, 0.7],
+        "validation_dice": [0.1, 0.3, 0.5, 0.4, 0.2, 0.0, 0.2],
         "cumulative_s": [60.0, 120, 180, 80, 160, 100, 240],
     }
 )
@@ -117,6 +120,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "lesion_size": lambda: lesion_size_figure(scores(), "dice", ARMS),
     "loss": lambda: validation_loss_figure(TRAINING, ARMS),
     "time": lambda: training_time_figure(TRAINING, ARMS),
+    "time_to_dice": lambda: time_to_dice_figure(time_to_dice(TRAINING), ARMS),
     "cost": lambda: cost_figure(COSTS, SUMMARY, ARMS),
     "examples": lambda: examples_figure([example()], ARMS),
 }
@@ -284,6 +288,17 @@ def test_training_time_is_in_a_fitting_unit(factor: float, unit: str, first: flo
     axes = training_time_figure(training, ARMS).axes[0]
     assert axes.get_ylabel() == f"Cumulative training time ({unit})"
     assert xy(lines_of(axes, COLORS[0])[0])[0] == pytest.approx((1.0, first))
+
+
+def test_time_to_dice_ends_where_half_of_the_runs_never_come() -> None:
+    axes = time_to_dice_figure(time_to_dice(TRAINING), ARMS).axes[0]
+    assert axes.get_ylabel() == "Median training time (minutes)"
+    (first,), (third,) = (lines_of(axes, COLORS[n]) for n in (0, 2))
+    # Of two runs, one comes to 0.2 after 120 s and the other after 80 s; only one comes to 0.45.
+    assert dict(xy(first))[0.2] == pytest.approx(100 / 60)
+    assert max(x for x, _ in xy(first)) == 0.4
+    assert xy(third)[-1] == (0.2, 4.0)
+    assert not xy(lines_of(axes, COLORS[1])[0])
 
 
 def test_cost_figure_places_arms_by_time_and_parameters() -> None:

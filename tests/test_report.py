@@ -92,8 +92,9 @@ def test_times_of_runs_that_others_ran_beside_are_not_to_be_compared(
     write_report(copy)
     text = " ".join(re.sub("<[^>]*>", "", (copy / "report.html").read_text()).split())
     counts = re.findall(r"may have run beside (\d) of its (\d+) runs: times of runs cannot", text)
-    # Beside the milliseconds of the key table, training times, the cost figure and its table.
-    assert counts == [(str(num_beside), "12")] * (4 if num_beside else 0)
+    # Beside the milliseconds of the key table, both figures of training times, the cost figure and
+    # its table.
+    assert counts == [(str(num_beside), "12")] * (5 if num_beside else 0)
 
 
 def test_report_lies_in_the_study_with_its_figures(study: Path) -> None:
@@ -337,9 +338,9 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     ("names", "sentences", "absent"),
     [
         (
-            ["training.csv", "costs.csv"],
+            ["training.csv", "time_to_dice.csv", "costs.csv"],
             ["There is no training.csv", "There is no costs.csv"],
-            ["validation_loss", "training_time", "cost"],
+            ["validation_loss", "training_time", "time_to_dice", "cost"],
         ),
         (
             ["scores_slices.csv", "table1.csv"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hemaseg.comparison.learning import time_to_dice
 from hemaseg.comparison.paired import compare
 from hemaseg.config import StudyConfig, read_config
 
@@ -38,6 +39,12 @@ def test_committed_scores_give_the_committed_verdicts(folder: Path) -> None:
     pd.testing.assert_frame_equal(found.pairs[NUMBERS], committed[NUMBERS], rtol=1e-9)
     assert list(found.pairs["verdict"]) == list(committed["verdict"])
     assert found.verdict == json.loads((folder / "comparison.json").read_text())["verdict"]
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)
+def test_committed_curves_give_the_committed_times_to_dice(folder: Path) -> None:
+    found = time_to_dice(pd.read_csv(folder / "training.csv"))
+    pd.testing.assert_frame_equal(found, pd.read_csv(folder / "time_to_dice.csv"))
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)

@@ -223,14 +223,43 @@ def validation_loss_figure(training: pd.DataFrame, arms: Sequence[str]) -> Figur
 @_styled
 def training_time_figure(training: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Cumulative training time by epoch, lines as in `validation_loss_figure`."""
-    longest = training["cumulative_s"].max()
-    seconds, unit = next(
-        (seconds, unit)
-        for seconds, unit in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
-        if longest >= 3 * seconds or seconds == 1
-    )
+    seconds, unit = _unit_of_time(training["cumulative_s"].max())
     in_unit = training.assign(cumulative_s=training["cumulative_s"] / seconds)
     return _curves(in_unit, "cumulative_s", f"Cumulative training time ({unit})", arms)
+
+
+@_styled
+def time_to_dice_figure(times: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """Median training time until a validation Dice is reached; a line ends where it is undefined.
+
+    Args:
+        times: Rows of `time_to_dice.csv`.
+        arms: All arms of the study.
+    """
+    seconds, unit = _unit_of_time(times["median_s"].max())
+    figure = Figure(figsize=(WIDTH_INCHES, 3.6))
+    axes = figure.subplots()
+    for arm in arms:
+        color, marker = _look(arms, arm)
+        own = times[times["arm"] == arm].dropna(subset="median_s")
+        axes.plot(
+            own["validation_dice"], own["median_s"] / seconds, marker, ls="-", color=color, lw=1.8
+        )
+    axes.set_xlabel("Validation Dice")
+    axes.set_xlim(0, 1)
+    axes.set_ylabel(f"Median training time ({unit})")
+    axes.set_ylim(bottom=0)
+    _legend(figure, arms, linestyle="-")
+    return figure
+
+
+def _unit_of_time(longest_s: float) -> tuple[int, str]:
+    """Seconds in the unit that fits, and its name."""
+    return next(
+        (seconds, unit)
+        for seconds, unit in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+        if longest_s >= 3 * seconds or seconds == 1
+    )
 
 
 @_styled

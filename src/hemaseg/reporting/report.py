@@ -29,6 +29,7 @@ FIGURE_NAMES = (
     "examples",
     "validation_loss",
     "training_time",
+    "time_to_dice",
     "cost",
 )
 
@@ -91,6 +92,8 @@ def write_report(study_folder: Path) -> Path:
     if study.training is not None:
         drawn["validation_loss"] = figures.validation_loss_figure(study.training, study.arms)
         drawn["training_time"] = figures.training_time_figure(study.training, study.arms)
+    if study.time_to_dice is not None:
+        drawn["time_to_dice"] = figures.time_to_dice_figure(study.time_to_dice, study.arms)
     if costs is not None:
         drawn["cost"] = figures.cost_figure(costs, tables["summary"], study.arms)
     try:

@@ -30,6 +30,7 @@ _COLUMNS = {
     ),
     "scores_slices.csv": ("arm fold seed subject scan slice", "dice reference_pixels"),
     "training.csv": ("arm fold seed epoch", "validation_loss cumulative_s"),
+    "time_to_dice.csv": ("arm validation_dice", "num_runs num_reached median_s"),
     "costs.csv": (
         "arm fold seed",
         "model num_parameters num_multiply_adds num_epochs best_epoch epoch_s training_s"
@@ -132,6 +133,7 @@ class StudyFolder:
     scores: pd.DataFrame
     slices: pd.DataFrame | None
     training: pd.DataFrame | None
+    time_to_dice: pd.DataFrame | None
     costs: pd.DataFrame | None
     summary: pd.DataFrame
     pairs: pd.DataFrame
@@ -169,6 +171,7 @@ def read_study_folder(folder: Path) -> StudyFolder:
         scores=scores,
         slices=_if_there(read_table, folder / "scores_slices.csv"),
         training=_if_there(read_table, folder / "training.csv"),
+        time_to_dice=_if_there(read_table, folder / "time_to_dice.csv"),
         costs=_if_there(read_table, folder / "costs.csv"),
         summary=summary,
         pairs=read_table(folder / "pairs.csv"),

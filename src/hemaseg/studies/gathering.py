@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hemaseg.comparison.learning import time_to_dice
 from hemaseg.comparison.paired import write_table
 from hemaseg.errors import CheckpointError
 from hemaseg.evaluation.tables import read_scores
@@ -69,6 +70,7 @@ def gather(
             table.insert(2, "seed", run.config.seed)
             tables[name].append(table)
     joined = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
+    joined["time_to_dice"] = time_to_dice(joined["training"])
     for name, table in joined.items():
         write_table(table, folder / f"{name}.csv", warning=warning)
     return joined["scores"], joined["scores_batches"]

@@ -5,6 +5,7 @@
       runs/ARM/fold-F_seed-S/       one run folder each, with predictions/ and metrics*.csv
                                     (and run.lock, log.txt; see `running`)
       scores.csv  scores_slices.csv  scores_batches.csv  training.csv  costs.csv
+      time_to_dice.csv
       summary.csv  pairs.csv  differences.csv  table1.csv  comparison.json
 
 Score tables that exist are compared without runs, and without loading PyTorch.
