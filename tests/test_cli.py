@@ -553,6 +553,8 @@ def test_a_signal_while_training_leaves_a_run_that_goes_on(
         ("train new --resume --model unet", "--model: not with --resume and a run folder"),
         ("train nowhere --resume", "nowhere/run.json: no such file"),
         ("train cohort.csv", "train needs --split, --recipe and --output"),
+        ("train new --resume --seed 1 --fold 2", "--fold, --seed: not with --resume and a run"),
+        ("train new --resume --force", "--force: not with --resume, which replaces nothing"),
         (
             f"{TRAIN.replace('unet', 'dr_unet')} --device cpu --resume --seed 5",
             "begun with config.seed 0, asked for now 5",
@@ -589,12 +591,27 @@ def test_a_killed_training_resumes_to_the_bits_of_an_unbroken_one(
     assert "The training went on from epoch " in ended.out
     for name in ("weights.safetensors", "model.json"):
         assert (folder / "new" / name).read_bytes() == (folder / "unbroken" / name).read_bytes()
-    times = {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")}
-    assert hemaseg("train", "new", "--resume", "--device", "cpu").status == 0
-    now = {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")}
-    assert {file for file, time_ns in now.items() if times[file] != time_ns} == {
-        folder / "new" / "run.lock"
-    }
+    times = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    ended = hemaseg("train", "new", "--resume")
+    assert (ended.status, ended.out) == (0, "new: complete already, nothing to do\n")
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == times
+
+
+def test_a_run_folder_behind_a_link_resumes(folder: Path, hemaseg: Verb) -> None:
+    """On clusters, run folders often lie on a scratch disk."""
+    (folder / "scratch" / "deep").mkdir(parents=True)
+    (folder / "new").symlink_to("scratch/deep", target_is_directory=True)
+    arguments = [*TRAIN.replace("unet", "dr_unet").split(), "--device", "cpu"]
+    assert hemaseg(*arguments).status == 0
+    record = folder / "new" / "run.json"
+    record.write_text(record.read_text().replace('"complete"', '"running"'))
+    assert hemaseg("train", "new", "--resume").status == 0
+    assert 'device = "cpu"' in (folder / "new" / "config.toml").read_text()
+    record.write_text(record.read_text().replace('"complete"', '"running"'))
+    (folder / "split.json").unlink()
+    ended = hemaseg("train", "new", "--resume")
+    assert ended.status == 2
+    assert "split.json: no such file, from which new was begun" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -631,7 +648,8 @@ def test_a_disk_too_full_for_a_checkpoint_ends_training_and_it_goes_on_later(
     )
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
-    assert "a checkpoint of 126 MiB cannot be written (File too large)" in ended.stderr
+    assert "a checkpoint of 125 MiB cannot be written (" in ended.stderr
+    assert "File too large" in ended.stderr
     assert not list(folder.glob("new/checkpoints/*"))
     assert json.loads((folder / "new" / "run.json").read_text())["status"] == "failed"
     assert hemaseg("train", "new", "--resume", "--device", "cpu").status == 0

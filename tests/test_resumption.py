@@ -13,12 +13,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hemaseg.config import RunConfig
 from hemaseg.errors import CheckpointError, ConfigError, TrainingError
-from hemaseg.interruption import Terminated
-from hemaseg.training import epochs, loop
-from hemaseg.training.checkpoint import MODEL, RUN, WEIGHTS, RunRecord, load_model, read_record
+from hemaseg.interruption import Terminated, stoppable
+from hemaseg.training import epochs, loop, resumption
+from hemaseg.training.checkpoint import (
+    MODEL,
+    RUN,
+    WEIGHTS,
+    RunRecord,
+    load_model,
+    load_start,
+    read_record,
+)
 from hemaseg.training.progress import Progress
 from hemaseg.training.resumption import (
     CHECKPOINTS,
@@ -237,10 +246,21 @@ def test_another_run_does_not_go_on(tmp_path: Path) -> None:
     other = settings(batch_size=2)
     with pytest.raises(ConfigError, match=r"config.recipe.training.batch_size 4, asked for now 2"):
         go(tmp_path, other)
-    with pytest.raises(ConfigError, match="split_sha256 s, asked for now t"):
+    for origin, words in (
+        (loop.DataOrigin("d", "s", 1), "cohort_sha256 c, asked for now d"),
+        (loop.DataOrigin("c", "t", 1), "split_sha256 s, asked for now t"),
+        (loop.DataOrigin("c", "s", 2), "fold 1, asked for now 2"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            loop.train(
+                *(settings(), discs(6, 1), discs(3, 2), tmp_path), origin=origin, resumes=True
+            )
+    run(tmp_path / "start", settings())
+    with pytest.raises(ConfigError, match="start_weights_sha256 None, asked for now"):
         loop.train(
             *(settings(), discs(6, 1), discs(3, 2), tmp_path),
-            origin=loop.DataOrigin("c", "t", 1),
+            origin=ORIGIN,
+            start=load_start(tmp_path / "start", tmp_path),
             resumes=True,
         )
 
@@ -279,11 +299,92 @@ def test_what_changed_since_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "now 2.99.0" in sentence
 
 
-def test_missing_weights_of_the_best_epoch_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["weights gone", "weights damaged", "model gone", "mismatch"])
+def test_best_weights_come_back_from_the_checkpoint(tmp_path: Path, damage: str) -> None:
+    """A kill between two renames, or within a later epoch, leaves other ones in the folder."""
+    run(tmp_path / "unbroken", settings())
+    interrupted(tmp_path / "broken")
+    before = (tmp_path / "broken" / WEIGHTS).read_bytes()
+    record = tmp_path / "broken" / MODEL
+    if damage == "weights gone":
+        (tmp_path / "broken" / WEIGHTS).unlink()
+    elif damage == "weights damaged":
+        (tmp_path / "broken" / WEIGHTS).write_bytes(before[:-1] + b"x")
+    elif damage == "model gone":
+        record.unlink()
+    else:
+        record.write_text(record.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
+
+    with pytest.raises(Terminated):
+        go(tmp_path / "broken", settings(), progress=stopped_after(1))
+    # As they were: the epoch that was the best one is still the best one that is done.
+    assert (tmp_path / "broken" / WEIGHTS).read_bytes() == before
+    load_model(tmp_path / "broken")
+    go(tmp_path / "broken", settings())
+    assert_same(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def test_weights_of_epochs_that_a_kill_has_undone_do_not_stay(tmp_path: Path) -> None:
+    """Stopped again before these epochs are done anew, the record speaks of the weights there."""
     interrupted(tmp_path)
-    (tmp_path / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=r"weights.safetensors: no such file, expected the"):
-        go(tmp_path, settings())
+    before = load_model(tmp_path)[1].weights_sha256
+    unbroken = tmp_path / "unbroken"
+    go(unbroken, settings())
+    for name in (WEIGHTS, MODEL):
+        (tmp_path / name).write_bytes((unbroken / name).read_bytes())
+    with pytest.raises(Terminated):
+        go(tmp_path, settings(), progress=stopped_after(1))
+    assert load_model(tmp_path)[1].weights_sha256 == before
+
+
+@pytest.mark.parametrize("at", ["save_model", "add_doubt"])
+def test_a_signal_after_the_last_step_is_heeded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """While the last epoch's weights are written, and while they are calibrated."""
+    settings_ = settings(num_epochs=1)
+    run(tmp_path / "unbroken", settings_)
+    module = epochs if at == "save_model" else loop
+    with monkeypatch.context() as patch, stoppable():
+        before = getattr(module, at)
+
+        def signalled(*args: object, **options: object) -> object:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return before(*args, **options)
+
+        patch.setattr(module, at, signalled)
+        with pytest.raises(Terminated):
+            run(tmp_path / "broken", settings_)
+    assert read_record(tmp_path / "broken" / RUN, RunRecord).status == "interrupted"
+    assert newest_checkpoint(tmp_path / "broken") is not None
+    record = go(tmp_path / "broken", settings_)
+    assert record.resumptions == ("went on from epoch 2, step 0",)
+    assert_same(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def test_signals_that_come_twice_without_being_meant_keep_the_step(tmp_path: Path) -> None:
+    """Ctrl-C of a terminal and then the parent's SIGTERM; SIGHUP of a terminal and of its shell."""
+
+    def send(step: Progress) -> None:
+        for kind in (signal.SIGHUP, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), kind)
+
+    with pytest.raises(Terminated):
+        run_with(tmp_path, send)
+    assert newest_checkpoint(tmp_path) is not None
+
+
+def test_checkpoints_without_their_record_are_not_begun_anew(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    record = (tmp_path / RUN).read_bytes()
+    for name in (RUN, "config.toml"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).unlink()
+        with pytest.raises(CheckpointError, match=f"{name}: no such file, expected beside check"):
+            go(tmp_path, settings())
+        (tmp_path / name).write_bytes(content)
+    assert len(list((tmp_path / CHECKPOINTS).iterdir())) == 2
+    assert (tmp_path / RUN).read_bytes() == record
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(
@@ -292,19 +393,18 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     """Half a file is written before the disk is full; a limit by the system is in test_cli."""
     run(tmp_path / "unbroken", settings())
     num_written = 0
+    before = save_file
 
-    def full(self: Path, content: bytes) -> int:
+    def full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         nonlocal num_written
         num_written += 1
+        before(tensors, path, metadata)
         if num_written > 6:
-            with self.open("wb") as file:
-                file.write(content[: len(content) // 2])
-            raise OSError(28, "No space left on device", str(self))
-        with self.open("wb") as file:
-            return file.write(content)
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(resumption, "save_file", full)
         with pytest.raises(TrainingError, match=r"checkpoint of .* \(No space left .*is kept"):
             go(tmp_path / "broken", settings())
     assert read_record(tmp_path / "broken" / RUN, RunRecord).status == "failed"

@@ -38,7 +38,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.umask(mask)
         partial.chmod(0o666 & ~mask)
         partial.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         # A full disk names no file, and nobody knows the temporary one.
         if error.filename in (None, name):
@@ -48,7 +48,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring names to the disk; where folders cannot be opened (Windows), the system does it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -67,24 +67,39 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within the block, signals to stop only note that they came; a second one ends at once.
+    """Within the block, signals to stop only note that they came; a second Ctrl-C ends at once.
+
+    Other signals come twice without anybody's meaning it: a terminal that closes sends SIGHUP
+    itself and by its shell, and a parent sends SIGTERM to children that Ctrl-C has reached already.
 
     Raises:
-        KeyboardInterrupt: At the second signal, wherever the program is.
+        KeyboardInterrupt: At the second SIGINT, wherever the program is.
     """
     request = StopRequest()
+    num_interrupts = 0
 
     def note(number: int, frame: FrameType | None) -> None:
-        if request.kind is not None:
+        nonlocal num_interrupts
+        num_interrupts += number == signal.SIGINT
+        if num_interrupts > 1:
             raise _interruption(number)
-        request.kind = _interruption(number)
+        request.kind = request.kind or _interruption(number)
 
     with _handled_by(note):
         yield request
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def not_handled() -> Iterator[None]:
+    """Within the block signals end the process at once, also where it waits outside of Python."""
+    with _handled_by(signal.SIG_DFL):
+        yield
+
+
+@contextmanager
+def _handled_by(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
+) -> Iterator[None]:
     # Handlers belong to the main thread of a process.
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -13,7 +13,6 @@ import typer
 from hemaseg.cli.program import (
     AsJson,
     CohortFile,
-    Device,
     Force,
     Seed,
     app,
@@ -200,9 +199,15 @@ def train(
             help="Begin from these weights: run folder, or name of weights that ship.",
         ),
     ] = None,
-    fold: Annotated[int, typer.Option(min=0)] = 0,
-    seed: Seed = 0,
-    device: Device = "auto",
+    fold: Annotated[int | None, typer.Option(min=0, help="Of the split; 0 unless given.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**32 - 1, help="Of all random choices; 0 unless given."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto (CUDA, MPS, CPU), cpu, cuda, cuda:1, mps; auto unless given."),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -229,6 +234,9 @@ def train(
     from hemaseg.training.processes import processes
     from hemaseg.training.tracking import open_tracker
 
+    if resume:
+        refuse("not with --resume, which replaces nothing", force=force or None)
+    config = None
     if resume and (output is None or cohort_file.is_dir()):
         refuse(
             "not with --resume and a run folder, which says it",
@@ -236,16 +244,20 @@ def train(
             recipe=recipe_file,
             output=output,
             model=model,
+            fold=fold,
+            seed=seed,
         )
         output = cohort_file
-        cohort_file, split_file, fold, config = _begun(output, device, start)
-    else:
-        if output is None or split_file is None or recipe_file is None:
-            raise ConfigError(
-                "train needs --split, --recipe and --output (or a run folder and --resume). Add "
-                "what is missing."
-            )
-        config = None
+        begun = _begun(output, device, start)
+        if begun is None:
+            typer.echo(f"{output}: complete already, nothing to do")
+            return
+        cohort_file, split_file, fold, config = begun
+    elif output is None or split_file is None or recipe_file is None:
+        raise ConfigError(
+            "train needs --split, --recipe and --output (or a run folder and --resume). Add what "
+            "is missing."
+        )
     if not resume and (output / "run.json").exists() and not force:
         raise ConfigError(
             f"{output / 'run.json'}: exists. Pass --resume to go on with that run, --force to "
@@ -263,15 +275,15 @@ def train(
         else:
             raise ConfigError("no network to train, expected --model, or --start. Name one.")
         recipe = read_config(recipe_file, Recipe)
-        config = RunConfig(model=asked, seed=seed, device=device, recipe=recipe)
+        config = RunConfig(model=asked, seed=seed or 0, device=device or "auto", recipe=recipe)
     # Before the scans are read, which takes longer.
     require_trainable(config)
     tracker = open_tracker(track or [], output, tell=lambda words: typer.echo(words, err=True))
-    with processes(device) as joined, progress_bar(joined.is_first) as show:
+    with processes(config.device) as joined, progress_bar(joined.is_first) as show:
         if joined.num == 1:
             require_memory(config)
         record, warning = _train(
-            *(config, cohort_file, split_file, fold, output, begin, joined, tracker, show),
+            *(config, cohort_file, split_file, fold or 0, output, begin, joined, tracker, show),
             resumes=resume,
             checkpoint_every_s=checkpoint_every_s,
         )
@@ -289,12 +301,16 @@ def train(
         typer.echo(f"WARNING: {warning}")
 
 
-def _begun(folder: Path, device: str, start: str | None) -> "tuple[Path, Path, int, RunConfig]":
-    """Cohort, split, fold and configuration of a run that is to go on."""
+def _begun(
+    folder: Path, device: str | None, start: str | None
+) -> "tuple[Path, Path, int, RunConfig] | None":
+    """Cohort, split, fold and configuration of a run that is to go on; None if it is complete."""
     from hemaseg.config import RunConfig, read_config
     from hemaseg.training.checkpoint import RUN, RunRecord, read_record
 
     record = read_record(folder / RUN, RunRecord)
+    if record.status == "complete":
+        return None
     if not record.cohort_file:
         raise ConfigError(
             f"{folder / RUN}: does not say where its cohort is, as those of hemaseg train do. "
@@ -305,13 +321,18 @@ def _begun(folder: Path, device: str, start: str | None) -> "tuple[Path, Path, i
             f"{folder}: begun from weights {record.start_weights_sha256[:12]}..., expected their "
             "name. Add it with --start."
         )
+    # Through links, as the system takes "..".
+    files = [folder.resolve() / name for name in (record.cohort_file, record.split_file)]
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(
+                f"{file}: no such file, from which {folder} was begun. Restore it, or give the "
+                "whole command with --resume added."
+            )
     config = read_config(folder / "config.toml", RunConfig)
-    return (
-        folder / record.cohort_file,
-        folder / record.split_file,
-        record.fold,
-        config.model_copy(update={"device": device}),
-    )
+    if device is not None:
+        config = config.model_copy(update={"device": device})
+    return files[0], files[1], record.fold, config
 
 
 def _train(
@@ -355,8 +376,8 @@ def _train(
                 split.sha256,
                 fold,
                 selected.train.modality,
-                cohort_file=os.path.relpath(cohort_file, output),
-                split_file=os.path.relpath(split_file, output),
+                cohort_file=_from(output, cohort_file),
+                split_file=_from(output, split_file),
             ),
             start=start,
             resumes=resumes,
@@ -368,3 +389,11 @@ def _train(
             ),
         )
     return record, split.warning
+
+
+def _from(folder: Path, file: Path) -> str:
+    """A file as seen from a folder, through links; on another drive of Windows, its full path."""
+    try:
+        return os.path.relpath(file.resolve(), folder.resolve())
+    except ValueError:
+        return str(file.resolve())

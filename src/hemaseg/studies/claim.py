@@ -1,5 +1,6 @@
 """A run folder is worked on by one process at a time."""
 
+import errno
 import os
 import platform
 from collections.abc import Iterator
@@ -37,6 +38,11 @@ def claim(folder: Path) -> Iterator[None]:
             "ended, or end it."
         ) from None
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise TrainingError(
+                f"{folder}: cannot be written to ({error.strerror}). Allow it, or choose another "
+                "output folder."
+            ) from error
         raise TrainingError(
             f"{folder / LOCK}: cannot be locked ({error.strerror}), so two processes could train "
             "into one folder. Choose an output folder on a file system with locks."

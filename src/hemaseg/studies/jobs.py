@@ -56,7 +56,7 @@ def run_jobs(
 
     Raises:
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP came. All children have ended, by themselves
-            when they were asked to, or by force after `GRACE_S` or at the second signal.
+            when they were asked to, or by force after `GRACE_S` or at a second Ctrl-C.
     """
     waiting, running = deque(jobs), dict[Job, subprocess.Popen[bytes]]()
     failed: dict[str, str] = {}
@@ -98,7 +98,7 @@ def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     for process in processes:
         process.terminate()
     until = time.monotonic() + GRACE_S
-    with suppress(KeyboardInterrupt):  # A second signal: by force, and now.
+    with suppress(KeyboardInterrupt):  # A second Ctrl-C: by force, and now.
         while time.monotonic() < until:
             if all(process.poll() is not None for process in processes):
                 return

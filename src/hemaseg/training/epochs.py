@@ -16,14 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from hemaseg.config import RunConfig, flat
-from hemaseg.errors import CheckpointError, TrainingError
-from hemaseg.files import write_text
+from hemaseg.errors import TrainingError
+from hemaseg.files import file_sha256, write_text
 from hemaseg.interruption import StopRequest
 from hemaseg.models.catalogue import build_model
 from hemaseg.models.recomputation import recomputation
 from hemaseg.slices.augmentation import augment
 from hemaseg.slices.dataset import SliceSet, epoch_order
-from hemaseg.training.checkpoint import WEIGHTS, RunRecord, Start, save_model
+from hemaseg.training.checkpoint import (
+    MODEL,
+    WEIGHTS,
+    ModelRecord,
+    RunRecord,
+    Start,
+    read_record,
+    save_model,
+)
 from hemaseg.training.device import memory_format, peak_memory_mib, reset_peak_memory
 from hemaseg.training.losses import loss
 from hemaseg.training.optimisation import make_optimiser, make_schedules
@@ -86,11 +94,8 @@ class Epochs:
             state.network.load_state_dict(start.network.state_dict())
         if checkpoint is not None:
             checkpoint.restore(state, self._identity)
-            if state.done and not (self._folder / WEIGHTS).exists():
-                raise CheckpointError(
-                    f"{self._folder / WEIGHTS}: no such file, expected the best weights so far. "
-                    "Restore it, or train again."
-                )
+            if self._processes.is_first and state.done:
+                self._restore_best(checkpoint)
         joined = self._processes.join(state.network)
         reset_peak_memory(self._device)
         last_s = time.monotonic()
@@ -102,9 +107,7 @@ class Epochs:
             if self._processes.is_first and (
                 stops or time.monotonic() - last_s >= checkpoint_every_s
             ):
-                self._checkpoint_s = write_checkpoint(
-                    self._folder, state, self._identity, self._device
-                )
+                self.write_checkpoint()
                 last_s = time.monotonic()
             if stops:
                 self._processes.wait()
@@ -134,6 +137,38 @@ class Epochs:
             if self._processes.is_first:
                 values = asdict(state.done[-1])
                 tracker.epoch(values.pop("epoch"), values)
+        keep()
+
+    def write_checkpoint(self) -> None:
+        """Write one now; by the first process, between two steps."""
+        self._checkpoint_s = write_checkpoint(
+            *(self._folder, self.state, self._identity, self._device, self._processes.num)
+        )
+
+    def _restore_best(self, checkpoint: Checkpoint) -> None:
+        """The best weights as they were: epochs that a kill has undone may have replaced them."""
+        weights, model = self._folder / WEIGHTS, self._folder / MODEL
+        expected = checkpoint.best_sha256
+        if (
+            weights.exists()
+            and model.exists()
+            and file_sha256(weights) == expected == read_record(model, ModelRecord).weights_sha256
+        ):
+            return
+        network = build_model(self._config.model.name, self._config.model.options)
+        network.load_state_dict(checkpoint.best)
+        self._save(network)
+
+    def _save(self, network: nn.Module) -> None:
+        save_model(
+            self._folder,
+            network,
+            self._config.model,
+            image_size=self._recipe.slices.image_size,
+            intensity=self._recipe.intensity,
+            threshold=THRESHOLD,
+            modality=self._record.modality,
+        )
 
     def _step(self, joined: nn.Module, indices: Tensor) -> float:
         """Change the weights once by a batch; its loss."""
@@ -200,15 +235,7 @@ class Epochs:
             peak_memory_mib=max(peaks, key=lambda peak: -math.inf if peak != peak else peak),
         )
         if self._processes.is_first and (not state.done or rank(row) > max(map(rank, state.done))):
-            save_model(
-                self._folder,
-                network,
-                self._config.model,
-                image_size=self._recipe.slices.image_size,
-                intensity=self._recipe.intensity,
-                threshold=THRESHOLD,
-                modality=self._record.modality,
-            )
+            self._save(network)
         state.done.append(row)
         state.order, state.step, state.elapsed_s = state.order[:0], 0, 0.0
         self._write_table()

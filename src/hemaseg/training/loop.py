@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from hemaseg.config import RunConfig, differences, read_config, write_config
-from hemaseg.errors import ConfigError, TrainingError
+from hemaseg.errors import CheckpointError, ConfigError, TrainingError
 from hemaseg.interruption import stop_requests
 from hemaseg.metrics.calibration import Calibration
 from hemaseg.models.catalogue import model_class
@@ -90,9 +90,9 @@ def train(
 
     Then, if nothing interrupts it, they are calibrated and the training scans described (`doubt`).
 
-    SIGINT or SIGTERM end the step that is under way, write a checkpoint and raise; a second one
-    ends at once. After that, and after any other end, `resumes` goes on from the last checkpoint
-    to the bits that an unbroken run gives, on the same machine and software.
+    SIGINT, SIGTERM or SIGHUP end the step that is under way, write a checkpoint and raise; a second
+    SIGINT ends at once. After that, and after any other end, `resumes` goes on from the last
+    checkpoint to the bits that an unbroken run gives, on the same machine and software.
 
     Args:
         config: Model, seed, device, recipe; the seed decides weights, order and augmentation.
@@ -143,14 +143,16 @@ def train(
     )
     checkpoint: Checkpoint | None = None
     resumptions: tuple[str, ...] = ()
-    if resumes and (folder / RUN).exists():
-        before = read_record(folder / RUN, RunRecord)
-        _require_same(folder, before, identity)
-        if before.status == "complete":
-            return before
+    if resumes:
         checkpoint = newest_checkpoint(folder)
-        if checkpoint is not None:
-            resumptions = (*before.resumptions, _resumption(checkpoint, device))
+        before = _begun(folder, identity, checkpoint)
+        if before is not None and before.status == "complete":
+            if processes.is_first:
+                remove_checkpoints(folder)
+            return before
+        if before is not None and checkpoint is not None:
+            where = _resumption(checkpoint, device, processes.num)
+            resumptions = (*before.resumptions, where)
     predicted_mib = require_memory(
         config,
         device=device,
@@ -205,8 +207,8 @@ def train(
             }
         )
         if processes.is_first:
-            tracker.end(status)
             write_record(finished, folder / RUN)
+            tracker.end(status)
         return finished
 
     # Kept memory takes up to a third more; who recomputes activations wants less, not less time.
@@ -232,7 +234,9 @@ def train(
     except KeyboardInterrupt:
         done = bool(run.state.done)
         kept = "weights of the best epoch kept" if done else "no epoch was finished, so no weights"
-        finish("interrupted", f"stopped by the user; {kept}")
+        if processes.is_first and len(run.state.done) == recipe.training.num_epochs:
+            run.write_checkpoint()  # All but the calibration is done.
+        finish("interrupted", f"stopped before its end; {kept}")
         raise
     except Exception as error:
         problem = _explained(error, config, device, processes)
@@ -247,8 +251,17 @@ def train(
     return finished
 
 
-def _require_same(folder: Path, record: RunRecord, identity: RunIdentity) -> None:
-    """Refuse to go on with another run than the one that was begun."""
+def _begun(folder: Path, identity: RunIdentity, checkpoint: Checkpoint | None) -> RunRecord | None:
+    """The record of the run in a folder; refuses to go on with another run than that."""
+    for name in (RUN, "config.toml"):
+        if not (folder / name).exists():
+            if checkpoint is None:
+                return None
+            raise CheckpointError(
+                f"{folder / name}: no such file, expected beside {checkpoint.file.parent.name}. "
+                "Restore it, or begin anew without --resume."
+            )
+    record = read_record(folder / RUN, RunRecord)
     begun = RunIdentity(
         config=read_config(folder / "config.toml", RunConfig),
         cohort_sha256=record.cohort_sha256,
@@ -262,14 +275,15 @@ def _require_same(folder: Path, record: RunRecord, identity: RunIdentity) -> Non
             f"{folder}: begun with {'; '.join(changed)}; expected the same to go on. Give what "
             "the run was begun with, or begin another one elsewhere."
         )
+    return record
 
 
-def _resumption(checkpoint: Checkpoint, device: torch.device) -> str:
+def _resumption(checkpoint: Checkpoint, device: torch.device, num_processes: int) -> str:
     """A sentence for the record."""
     where = f"went on from {checkpoint.describe()}"
     if checkpoint.damaged:
         where += f"; {len(checkpoint.damaged)} newer checkpoints were damaged"
-    changed = checkpoint.differences(device)
+    changed = checkpoint.differences(device, num_processes)
     return where + (
         f"; the last bits may not be those of an unbroken run: {', '.join(changed)}"
         if changed
@@ -291,10 +305,11 @@ def _explained(
             "same batch in parts), or choose a smaller slices.image_size or model."
         )
     if processes.num > 1 and isinstance(error, RuntimeError):
+        # Of gradients that PyTorch exchanges, for one; what else it can be, nobody foresees.
         return TrainingError(
-            f"process {processes.rank} of {processes.num} lost the others "
-            f"({str(error).splitlines()[0]}). The message of the one that ended first says why; "
-            "go on with --resume, on any number of processes."
+            f"process {processes.rank} of {processes.num}: {str(error).splitlines()[0]}. If it "
+            "lost another one, the message of the one that ended first says why; go on with "
+            "--resume, on any number of processes."
         )
     return error
 

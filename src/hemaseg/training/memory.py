@@ -178,6 +178,9 @@ def require_memory(
         TrainingError: It does not fit; says what would.
     """
     batch_size = math.ceil(min(config.recipe.training.slices_per_pass, num_slices) / num_processes)
+    if num_processes > 1:
+        # A share of one slice cannot be tried, where the bottleneck is one pixel, but trained.
+        batch_size = max(batch_size, _smallest_batch(config))
     needed = _training_mib(config, device, precision, batch_size)
     available = available_memory_mib(device)
     if available is None or needed <= available:
@@ -226,9 +229,7 @@ def _largest_batch(
     available_mib: float,
 ) -> int:
     """Largest batch up to `batch_size` that fits; 0 if none does."""
-    stride = model_class(config.model.name).stride
-    # With a bottleneck of one pixel, one slice cannot be normalised, nor tried.
-    smallest = 2 if config.recipe.slices.image_size == stride else 1
+    smallest = _smallest_batch(config)
     fits, too_large = smallest - 1, batch_size + 1
     while too_large - fits > 1:
         middle = (fits + too_large) // 2
@@ -237,6 +238,11 @@ def _largest_batch(
         else:
             too_large = middle
     return fits if fits >= smallest else 0
+
+
+def _smallest_batch(config: RunConfig) -> int:
+    """With a bottleneck of one pixel, one slice cannot be normalised, nor tried."""
+    return 2 if config.recipe.slices.image_size == model_class(config.model.name).stride else 1
 
 
 def _with_recomputation(config: RunConfig, is_on: bool) -> RunConfig:

@@ -23,6 +23,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from hemaseg.errors import ConfigError, TrainingError
+from hemaseg.interruption import not_handled
+from hemaseg.training.device import choose_device
 
 
 @dataclass(frozen=True)
@@ -211,9 +213,9 @@ class _Normalised(torch.autograd.Function):
         sums = _gathered(torch.stack([of_bias, of_weight])).sum(0) / num
         slope = -weight * inverse_sd * inverse_sd * sums[1]
         shift = -weight * inverse_sd * sums[0] - slope * mean
-        shape = (1, -1, 1, 1)
-        change = torch.addcmul(shift.view(shape).to(x.dtype), x, slope.view(shape).to(x.dtype))
-        return of_x + change, of_weight, of_bias, None, None, None, None
+        # In the precision of the statistics: the terms nearly cancel each other.
+        change = torch.addcmul(shift.view(1, -1, 1, 1), x.to(shift.dtype), slope.view(1, -1, 1, 1))
+        return change.add_(of_x).to(x.dtype), of_weight, of_bias, None, None, None, None
 
 
 @contextmanager
@@ -235,12 +237,18 @@ def processes(device: str) -> Iterator[Processes]:
     if found.num == 1:
         yield found
         return
+    if not 0 <= found.rank < found.num:
+        raise ConfigError(
+            f"process {found.rank} of {found.num}, expected 0 to {found.num - 1}. Start all of "
+            "them with torchrun or srun."
+        )
     is_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if ":" in device:
         raise ConfigError(
             f"device {device} for each of {found.num} processes, expected one device for each. "
             "Name auto, cuda or cpu."
         )
+    choose_device(device)
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if name not in os.environ:
             raise ConfigError(
@@ -251,9 +259,10 @@ def processes(device: str) -> Iterator[Processes]:
     try:
         if is_cuda:
             torch.cuda.set_device(found.local_rank % torch.cuda.device_count())
-        dist.init_process_group(
-            "nccl" if is_cuda else "gloo", rank=found.rank, world_size=found.num
-        )
+        with not_handled():  # It waits for the others outside of Python.
+            dist.init_process_group(
+                "nccl" if is_cuda else "gloo", rank=found.rank, world_size=found.num
+            )
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"process {found.rank} of {found.num} cannot join the others: "

@@ -1,13 +1,12 @@
 """Checkpoints: all that a training needs to go on to the same bits, after whatever ended it.
 
-A checkpoint is one safetensors file in `RUN/checkpoints/`: weights, the optimiser's moments, the
-states of the random generators and the order of the epoch as tensors, the rest as JSON in the
-header. It is written beside its place, synced, and moved there, and its name holds the SHA-256 of
-its bytes; the two newest are kept. So at any moment one that is whole lies there, once there was
-one.
+A checkpoint is one safetensors file in `RUN/checkpoints/`: weights, those of the best epoch so far,
+the optimiser's moments, the states of the random generators and the order of the epoch as tensors,
+the rest as JSON in the header. It is written beside its place, synced, and moved there, and its
+name holds the SHA-256 of its bytes; the two newest are kept. So at any moment one that is whole
+lies there, once there was one.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -19,20 +18,22 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from hemaseg.config import RunConfig, Section, differences
 from hemaseg.errors import CheckpointError, TrainingError
-from hemaseg.files import PARTIAL, file_sha256, whole_file
-from hemaseg.training.checkpoint import Software, software
+from hemaseg.files import PARTIAL, file_sha256, sync_folder, whole_file
+from hemaseg.training.checkpoint import WEIGHTS, Software, software
 from hemaseg.training.progress import Epoch
 
 CHECKPOINTS = "checkpoints"
 NUM_KEPT = 2
 
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{64})\.safetensors")
+_NEXT = "next.safetensors"
+"""One that is whole and has no name yet."""
 _HEADER = "hemaseg"
 
 
@@ -83,6 +84,9 @@ class _Header(Section):
     identity: RunIdentity
     software: Software
     device: str
+    num_processes: int
+    best_sha256: str | None
+    """Of `weights.safetensors`, whose tensors are in the checkpoint too."""
     step: int
     sum_loss: float
     elapsed_s: float
@@ -94,15 +98,21 @@ class _Header(Section):
 
 
 def write_checkpoint(
-    folder: Path, state: TrainingState, identity: RunIdentity, device: torch.device
+    folder: Path,
+    state: TrainingState,
+    identity: RunIdentity,
+    device: torch.device,
+    num_processes: int = 1,
 ) -> float:
     """Write a checkpoint, then remove all but the two newest.
 
     Args:
-        folder: Of the run.
+        folder: Of the run. The weights of the best epoch so far lie in it, and go into the
+            checkpoint: later epochs, which a kill may undo, can replace them.
         state: Between two steps.
         identity: Of the run.
         device: Where it trains.
+        num_processes: That train together.
 
     Returns:
         Seconds that it took.
@@ -119,10 +129,15 @@ def write_checkpoint(
     tensors["random_cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors["random_cuda"] = torch.cuda.get_rng_state(device)
+    best = folder / WEIGHTS if state.done else None
+    if best is not None:
+        tensors |= {f"best.{name}": value for name, value in load_file(best).items()}
     header = _Header(
         identity=identity,
         software=software(),
         device=str(device),
+        num_processes=num_processes,
+        best_sha256=None if best is None else file_sha256(best),
         step=state.step,
         sum_loss=state.sum_loss,
         elapsed_s=state.elapsed_s,
@@ -132,22 +147,24 @@ def write_checkpoint(
         cosine=state.cosine.state_dict() if state.cosine else None,
         plateau=state.plateau.state_dict() if state.plateau else None,
     )
-    content = save(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-        # Not pydantic's JSON, which has no infinity: a plateau begins with it.
-        {_HEADER: json.dumps(header.model_dump())},
-    )
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     before = _files(folder)
     number = 1 + max((int(_NAME.fullmatch(file.name)[1]) for file in before), default=0)  # type: ignore[index]
-    path = folder / CHECKPOINTS / f"{number:08}-{hashlib.sha256(content).hexdigest()}.safetensors"
+    inner = folder / CHECKPOINTS
     try:
-        with whole_file(path) as partial:
-            partial.write_bytes(content)
-    except OSError as error:
+        with whole_file(inner / _NEXT) as partial:
+            # Not pydantic's JSON, which has no infinity: a plateau begins with it.
+            save_file(plain, partial, {_HEADER: json.dumps(header.model_dump())})
+        sha256 = file_sha256(inner / _NEXT)
+        (inner / _NEXT).replace(inner / f"{number:08}-{sha256}.safetensors")
+        sync_folder(inner)
+    except (OSError, SafetensorError) as error:
+        num_mib = sum(value.nbytes for value in plain.values()) / 2**20
         raise TrainingError(
-            f"{path.parent}: a checkpoint of {len(content) / 2**20:,.0f} MiB cannot be written "
-            f"({error.strerror}). {'The one before it is kept. ' if before else ''}Make room or "
-            "allow writing, then go on with --resume."
+            f"{inner}: a checkpoint of {num_mib:,.0f} MiB cannot be written "
+            f"({getattr(error, 'strerror', None) or error}). "
+            f"{'The one before it is kept. ' if before else ''}Make room or allow writing, then go "
+            "on with --resume."
         ) from error
     for file in before[NUM_KEPT - 1 :]:
         file.unlink(missing_ok=True)
@@ -168,10 +185,24 @@ class Checkpoint:
     _header: _Header
     _tensors: dict[str, Tensor]
 
-    def differences(self, device: torch.device) -> list[str]:
+    @property
+    def best_sha256(self) -> str | None:
+        """Of the file with the weights of the best epoch so far; None before the first one."""
+        return self._header.best_sha256
+
+    @property
+    def best(self) -> dict[str, Tensor]:
+        """These weights."""
+        return _below("best.", self._tensors)
+
+    def differences(self, device: torch.device, num_processes: int) -> list[str]:
         """What is not as it was when the checkpoint was written, and can move the last bits."""
-        before = self._header.software.model_dump() | {"device": self._header.device}
-        now = software().model_dump() | {"device": str(device)}
+        header = self._header
+        before = header.software.model_dump() | {
+            "device": header.device,
+            "num_processes": header.num_processes,
+        }
+        now = software().model_dump() | {"device": str(device), "num_processes": num_processes}
         return [f"{key} {before[key]}, now {now[key]}" for key in now if before[key] != now[key]]
 
     def describe(self) -> str:
@@ -194,18 +225,15 @@ class Checkpoint:
             )
         header, tensors = self._header, self._tensors
         optimiser: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimiser."):
-                _, index, key = name.split(".")
-                optimiser.setdefault(int(index), {})[key] = value
+        for name, value in _below("optimiser.", tensors).items():
+            index, key = name.split(".")
+            optimiser.setdefault(int(index), {})[key] = value
         try:
-            state.network.load_state_dict(
-                {k.removeprefix("network."): v for k, v in tensors.items() if k[:8] == "network."}
-            )
+            state.network.load_state_dict(_below("network.", tensors))
             state.optimiser.load_state_dict(
                 {"state": optimiser, "param_groups": header.optimiser_groups}
             )
-            # Moments in the layout of their weights, over which sums run in the same order.
+            # Moments in the layout of their weights, in which steps are fastest.
             for weight, moments in state.optimiser.state.items():
                 for key, value in moments.items():
                     if value.shape == weight.shape:
@@ -231,6 +259,10 @@ class Checkpoint:
                 "bytes are whole. It is of another version of hemaseg or PyTorch; resume with "
                 "that one, or train again."
             ) from error
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
@@ -271,7 +303,14 @@ def remove_checkpoints(folder: Path, *, apart_from: Checkpoint | None = None) ->
     """
     files = _files(folder) if apart_from is None else apart_from.damaged
     inner = folder / CHECKPOINTS
-    for file in (*files, *inner.glob(f"{PARTIAL}*"), *folder.glob(f"{PARTIAL}*")):
+    # safetensors, too, writes beside the place of a file, under such a name.
+    left = [
+        file
+        for place in (folder, inner)
+        for pattern in (f"{PARTIAL}*", ".tmp??????")
+        for file in place.glob(pattern)
+    ]
+    for file in (*files, inner / _NEXT, *left):
         file.unlink(missing_ok=True)
     if inner.is_dir() and not any(inner.iterdir()):
         inner.rmdir()

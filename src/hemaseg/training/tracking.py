@@ -205,7 +205,8 @@ class _MLflow:
         self._client.log_batch(self._run_id, metrics=metrics)
 
     def end(self, status: Status) -> None:
-        self._client.set_terminated(self._run_id, _ENDS[status])
+        if self._run_id:  # Else the training ended before it began.
+            self._client.set_terminated(self._run_id, _ENDS[status])
 
     def _earlier(self) -> str:
         """Id of the run to go on with; empty if this server has none."""
