@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -182,12 +183,16 @@ def test_a_run_that_was_killed_or_had_others_beside_is_not_said_to_be_alone(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_stopping_leaves_no_process_and_runs_in_order(folder: Path, jobs: int) -> None:
+@pytest.mark.parametrize("is_ctrl_c", [False, True])
+def test_stopping_leaves_no_process_and_runs_in_order(
+    folder: Path, jobs: int, is_ctrl_c: bool
+) -> None:
+    """SIGTERM to the parent; or Ctrl-C, by which a terminal reaches its children too."""
     training = RECIPE["training"] | {"num_epochs": 9999}
     file = write_study(folder, ONE_FOLD, training=training)
     study = open_study(file, folder / "new")
     with subprocess.Popen(
-        command(folder, "--jobs", jobs), stderr=subprocess.PIPE, text=True
+        command(folder, "--jobs", jobs), stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         tables = [run.folder / "training.csv" for run in study.runs[:jobs]]
         until = time.monotonic() + 300
@@ -197,13 +202,18 @@ def test_stopping_leaves_no_process_and_runs_in_order(folder: Path, jobs: int) -
             time.sleep(0.05)
         states = run_states(study)
         assert [state.status for state in states[:jobs]] == ["running"] * jobs
-        process.terminate()
+        if is_ctrl_c:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.terminate()
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode == (130 if is_ctrl_c else 143)
     assert err == (
-        "hemaseg: 2 of 2 runs to do (1-2); the same command goes on\nhemaseg: terminated\n"
+        "hemaseg: 2 of 2 runs to do (1-2); the same command goes on\n"
+        f"hemaseg: {'stopped' if is_ctrl_c else 'terminated'}\n"
     )
     for run in study.runs[:jobs]:
         assert holder(run.folder) is None
         record = json.loads((run.folder / "run.json").read_text())
         assert (record["status"], record["ran_alone"]) == ("interrupted", jobs == 1)
+        assert list((run.folder / "checkpoints").glob("0*.safetensors"))
