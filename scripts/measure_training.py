@@ -1,7 +1,7 @@
 """How fast a training step is on this CPU, and whether bf16 learns as fp32 does.
 
-    python scripts/measure_training.py [--turns 5] [--steps 2]
-    python scripts/measure_training.py --curves [--seeds 3]
+    python scripts/measure_training.py [--turns 5] [--steps 2] > results/training-steps.csv
+    python scripts/measure_training.py --curves [--seeds 3] > results/training-curves.csv
 
 Steps: forward, loss, backward and Adam on 8 slices of 256x256 of a synthetic CT, for the three
 networks at full size. Compared, in turns and each in a process of its own: PyTorch as it comes
@@ -74,9 +74,7 @@ def step_s(name: str, way: str, num_steps: int) -> list[float]:
 
 def print_steps(num_turns: int, num_steps: int) -> None:
     """The table of steps."""
-    print(f"{torch.get_num_threads()} threads, batch {BATCH_SIZE}, {IMAGE_SIZE}x{IMAGE_SIZE}")
-    print("| network | way | s/step | from | to | times as fast |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    print("model,way,step_s,fastest_s,slowest_s,times_as_fast")
     for name in MODELS:
         taken: dict[str, list[float]] = {way: [] for way in WAYS}
         for _ in range(num_turns):
@@ -90,8 +88,8 @@ def print_steps(num_turns: int, num_steps: int) -> None:
         for way, seconds in taken.items():
             middle_s = statistics.median(seconds)
             print(
-                f"| {name} | {way} | {middle_s:.2f} | {min(seconds):.2f} | {max(seconds):.2f} | "
-                f"{plain_s / middle_s:.2f} |",
+                f'{name},"{way}",{middle_s:.3f},{min(seconds):.3f},{max(seconds):.3f},'
+                f"{plain_s / middle_s:.3f}",
                 flush=True,
             )
 
@@ -140,8 +138,8 @@ def print_curves(num_seeds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cohort = write_heads(folder / "heads")
-        print("| network | precision | training loss | validation loss | validation Dice |")
-        print("| --- | --- | ---: | ---: | ---: |")
+        keys = ("training_loss", "validation_loss", "validation_dice")
+        print("model,precision," + ",".join(f"{key},{key}_sd" for key in keys))
         for model in MODELS:
             for precision in ("fp32", "bf16"):
                 ends = [
@@ -149,10 +147,10 @@ def print_curves(num_seeds: int) -> None:
                     for seed in range(num_seeds)
                 ]
                 cells = [
-                    f"{statistics.mean(values):.3f} (SD {statistics.stdev(values):.3f})"
+                    f"{statistics.mean(values):.4f},{statistics.stdev(values):.4f}"
                     for values in zip(*ends, strict=True)
                 ]
-                print(f"| {model} | {precision} | " + " | ".join(cells) + " |", flush=True)
+                print(",".join([model, precision, *cells]), flush=True)
 
 
 def main() -> None:

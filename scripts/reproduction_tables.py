@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hemaseg.comparison.paired import compare, paper_analysis
@@ -229,6 +230,83 @@ def bench_table(model: str) -> str:
     return markdown(head, rows)
 
 
+def study_table() -> str:
+    """Whole processes of `hemaseg predict`, with the parts that take longest."""
+    studies = json.loads((RESULTS / "study.json").read_text(encoding="utf-8"))["studies"]
+    rows = []
+    for row in studies:
+        num, parts = row["num_studies"], row["parts_s"]
+        spread = f" ({row['fastest_s']:.2f} to {row['slowest_s']:.2f})"
+        shown = [parts["start and loading"], parts["network"], parts.get("seg", 0.0)]
+        rows.append(
+            [
+                f"{row['file_format']}, {num}",
+                f"{row['num_turns']}",
+                f"{row['whole_s']:.2f}{spread if row['num_turns'] > 1 else ''}",
+                f"{row['whole_s'] / num:.2f}",
+                f"{row['peak_mib']:,.0f}",
+                *(f"{value / num:.2f}" for value in (*shown, sum(parts.values()) - sum(shown))),
+            ]
+        )
+    head = ["studies in a call", "processes", "s", "per study: s", "peak, MiB"]
+    return markdown([*head, "start and loading", "network", "DICOM SEG", "all else"], rows)
+
+
+def steps_table() -> str:
+    """Training steps, ours beside PyTorch as it comes."""
+    rows = [
+        [
+            str(row.model),
+            str(row.way),
+            f"{row.step_s:.2f}",
+            f"{row.fastest_s:.2f}",
+            f"{row.slowest_s:.2f}",
+            f"{row.times_as_fast:.2f}",
+        ]
+        for row in pd.read_csv(RESULTS / "training-steps.csv").itertuples()
+    ]
+    return markdown(["network", "way", "s/step", "from", "to", "times as fast"], rows)
+
+
+def curves_table() -> str:
+    """What is learned in each precision: mean and SD over seeds."""
+    rows = [
+        [
+            str(row["model"]),
+            str(row["precision"]),
+            *(
+                f"{row[key]:.3f} (SD {row[f'{key}_sd']:.3f})"
+                for key in ("training_loss", "validation_loss", "validation_dice")
+            ),
+        ]
+        for _, row in pd.read_csv(RESULTS / "training-curves.csv").iterrows()
+    ]
+    head = ["network", "precision", "training loss", "validation loss", "validation Dice"]
+    return markdown(head, rows)
+
+
+def growth_table() -> str:
+    """Time and memory against what they grow with.
+
+    The exponent p is the slope of the least-squares line through the logarithms: values grow with
+    the p-th power. Against the edge of a slice it is that of its number of pixels.
+    """
+    growth = pd.read_csv(RESULTS / "growth.csv")
+    rows: list[list[str]] = []
+    for key, own in growth.groupby(["what", "against", "unit"], sort=False):
+        what, against, unit = map(str, key)
+        size = own["at"] ** 2 if against == "edge" else own["at"]
+        exponent = float(np.polyfit(np.log(size), np.log(own["value"]), 1)[0])
+        values = [
+            f"{at}: {value:.0f}" if value >= 1000 else f"{at}: {value:.4g}"
+            for at, value in zip(own["at"], own["value"], strict=True)
+        ]
+        shown = "pixels (edge)" if against == "edge" else against
+        # Rounded to zero from below, it is no -0.00.
+        rows.append([what, shown, unit, ", ".join(values), f"{round(exponent, 2) + 0.0:.2f}"])
+    return markdown(["what", "against", "unit", "values", "exponent"], rows)
+
+
 def p_value(p: float) -> str:
     """A p value as it is printed in tables."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -238,6 +316,10 @@ COST_TABLES: dict[str, Callable[[], str]] = {
     "full-size": full_size_table,
     "memory": memory_table,
     "limits": limits_table,
+    "study": study_table,
+    "training-steps": steps_table,
+    "training-curves": curves_table,
+    "growth": growth_table,
     **{
         f"bench-{model}": partial(bench_table, model)
         for model in ("ct", "dr_unet", "unet", "dense_unet")

@@ -13,6 +13,7 @@ from hemaseg.benchmark import bench as benchmark
 from hemaseg.benchmark.bench import run_benchmark
 from hemaseg.benchmark.ceilings import Ceilings, measure_ceilings
 from hemaseg.benchmark.contenders import CONTENDERS, Contender, contender
+from hemaseg.benchmark.inputs import save_untrained
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.errors import CheckpointError, EngineError
 from hemaseg.models.catalogue import build_model
@@ -136,7 +137,7 @@ def test_a_damaged_run_is_refused(tmp_path: Path) -> None:
 
 def test_untrained_networks_mark_a_twentieth(tmp_path: Path) -> None:
     images = torch.rand(4, 1, 64, 64)
-    benchmark._save_untrained(tmp_path, "unet", images)
+    save_untrained(tmp_path, "unet", images)
     network, record = load_model(tmp_path)
     with torch.inference_mode():
         share = float((network(images).sigmoid() >= record.threshold).float().mean())
@@ -178,9 +179,14 @@ def test_ceilings_are_rates() -> None:
 
 @pytest.mark.slow
 def test_as_a_user(run: Path, hemaseg: Verb) -> None:
-    printed = hemaseg("bench", "--model", run, "--slices", 2, "--turns", 1).out
+    printed = hemaseg("bench", "--model", run, "--slices", 2, "--turns", 1, "--studies", 2).out
     assert "PyTorch eager, batches of 8" in printed
     assert "hemaseg --engine torch" in printed
+    assert "| NIfTI | 2 | 1 |" in printed
+    alone = hemaseg("bench", "--study", "--model", run, "--turns", 1, "--studies", 2, "--json")
+    content = json.loads(alone.out)
+    assert content["results"] == []
+    assert [row["num_studies"] for row in content["studies"]] == [1, 1, 2]
     wrong = hemaseg("bench", "--model", "nothing")
     assert wrong.status == 2
     assert "no such folder" in wrong.err

@@ -1,4 +1,5 @@
 import socket
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +53,45 @@ def test_engines_give_the_same_logits_from_many_threads() -> None:
     found = logits(engine)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3 * float(expected.std()))
     assert torch.equal(logits(engine), found)
+
+
+AT_ONCE = """
+import sys
+import threading
+from pathlib import Path
+
+import torch
+
+from hemaseg.engines.engine import load_engine
+from hemaseg.engines.options import EngineOptions
+
+torch.set_num_threads(8)
+engine, record = load_engine(Path(sys.argv[1]), EngineOptions("openvino", device="cpu"))
+start = threading.Barrier(8)
+
+
+def call():
+    start.wait()
+    engine(torch.zeros(1, 1, record.image_size, record.image_size))
+
+
+threads = [threading.Thread(target=call) for _ in range(8)]
+for thread in threads:
+    thread.start()
+"""
+
+
+@pytest.mark.slow
+def test_first_calls_at_once_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    # OpenVINO 2026.4 by itself hangs in 4 of 10 such processes.
+    save_model(
+        *(tmp_path, network(), MODEL),
+        image_size=SIZE,
+        intensity=IntensityConfig(),
+        threshold=0.5,
+    )
+    for _ in range(8):
+        subprocess.run([sys.executable, "-c", AT_ONCE, str(tmp_path)], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("name", ["torch", "openvino"])

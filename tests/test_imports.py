@@ -97,6 +97,8 @@ def test_every_module_has_its_test_file() -> None:
         "engines": "cli",
         "ceilings": "bench",
         "contenders": "bench",
+        "inputs": "bench",
+        "launcher": "whole_process",
         "worker": "bench",
         "comparing": "cli",
         "phantoms": "cli",

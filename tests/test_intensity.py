@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -65,3 +67,16 @@ def test_methods_that_do_not_fit_the_values_are_refused() -> None:
         intensity_range(np.zeros(1, np.uint8), "CT", window, name="s")
     with pytest.raises(ConfigError, match="can be negative, found unsigned uint16"):
         intensity_range(np.zeros(1, np.uint16), "CT", AUTO, name="s")
+
+
+def test_scaling_a_large_scan_takes_the_room_of_its_result_alone() -> None:
+    voxels = np.arange(2**20, dtype=np.int32).astype(np.int16).reshape(16, 256, 256)
+    tracemalloc.start()
+    scaled = Range(-7.5, 1000.3).scale(voxels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.1 * scaled.nbytes
+    assert scaled.dtype == np.float32
+    whole = (voxels.astype(np.float32) - -7.5) / (1000.3 - -7.5)
+    assert np.array_equal(scaled, np.clip(whole, 0, 1))
+    assert voxels[0, 0, 1] == 1  # not scaled in its own place

@@ -10,26 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hemaseg.benchmark.ceilings import Ceilings, measure_ceilings
 from hemaseg.benchmark.contenders import CONTENDERS, Contender
-from hemaseg.config import IntensityConfig, ModelConfig
+from hemaseg.benchmark.inputs import Inputs, write_inputs
+from hemaseg.benchmark.whole_process import StudyResult, measure_studies
 from hemaseg.errors import EngineError
 from hemaseg.metrics.overlap import dice
-from hemaseg.models.catalogue import build_model
-from hemaseg.phantoms.heads import HeadOptions, synthesise
-from hemaseg.slices.dataset import fit_to_square
-from hemaseg.slices.intensity import intensity_range
-from hemaseg.training.checkpoint import ModelRecord, load_model, save_model
-
-UNTRAINED_SIZE = 256
-"""Rows and columns that networks with random weights are run at."""
 
 BESIDE = "unet"
 """The network beside which contenders run that bring a network of their own."""
@@ -85,12 +76,14 @@ class Benchmark:
         num_slices: Of each pass.
         num_turns: Passes of each contender.
         results: Network by network, contenders in their order.
+        studies: Whole predictions by the first network.
     """
 
     ceilings: Ceilings
     num_slices: int
     num_turns: int
     results: tuple[Result, ...]
+    studies: tuple[StudyResult, ...]
 
     def to_json(self) -> str:
         """All of it."""
@@ -103,9 +96,10 @@ def run_benchmark(
     num_slices: int = 16,
     num_turns: int = 5,
     contenders: Sequence[Contender] = CONTENDERS,
+    num_studies: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Benchmark:
-    """Measure every contender on every network.
+    """Measure every contender on every network, and whole predictions by the first network.
 
     Slices are of a synthetic head, scaled as the network wants them. The mask of a network without
     training is the twentieth of pixels with the highest logits: as many lie near its border as of
@@ -115,21 +109,35 @@ def run_benchmark(
         models: Names, and the run folders of them; None for a network of the catalogue with random
             weights, whose batch norms are fitted to the slices.
         num_slices: Of a pass.
-        num_turns: Passes of each contender.
-        contenders: Who runs them.
+        num_turns: Passes of each contender, and processes that predict a study.
+        contenders: Who runs them; none for whole predictions alone.
+        num_studies: Of a call with many; with 0 there are no whole predictions.
         progress: Called with what is done, and the numbers of passes done and to do.
 
     Raises:
         CheckpointError: A run folder is damaged.
-        EngineError: The first contender failed, so there is nothing to compare with.
+        EngineError: The first contender failed, so there is nothing to compare with; or a whole
+            prediction did.
     """
     ceilings = measure_ceilings()
     results: list[Result] = []
     with TemporaryDirectory() as name:
-        for number, (model, run_folder) in enumerate(models):
+        studies: tuple[StudyResult, ...] = ()
+        if num_studies:  # first: if they fail, nothing that took minutes is lost
+            folder = Path(name) / "studies"
+            folder.mkdir()
+            model, run_folder = models[0]
+            inputs = write_inputs(folder, model, run_folder, num_slices)
+            studies = measure_studies(
+                *(model, inputs.run_folder, inputs.model.modality, folder),
+                num_studies=num_studies,
+                num_turns=num_turns,
+                progress=progress,
+            )
+        for number, (model, run_folder) in enumerate(models if contenders else ()):
             folder = Path(name) / str(number)
             folder.mkdir()
-            inputs = _write_inputs(folder, model, run_folder, num_slices)
+            inputs = write_inputs(folder, model, run_folder, num_slices)
             workers = [
                 _Worker(one, inputs, folder / f"{index}.npy", ceilings.num_threads)
                 for index, one in enumerate(contenders)
@@ -148,63 +156,13 @@ def run_benchmark(
                     f"{model}: {workers[0].problem}. Mend that first."
                 )
             results += _results(model, inputs, workers, ceilings)
-    return Benchmark(ceilings, num_slices, num_turns, tuple(results))
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What all contenders get."""
-
-    run_folder: Path
-    model: ModelRecord
-    images_file: Path
-    num_slices: int
-
-
-def _write_inputs(folder: Path, name: str, run_folder: Path | None, num_slices: int) -> _Inputs:
-    """Slices of a synthetic head as the network wants them, and a run folder for it."""
-    if run_folder is None:
-        images = _slices("CT", IntensityConfig(), UNTRAINED_SIZE, num_slices)
-        run_folder = folder
-        _save_untrained(folder, name, images)
-    _, record = load_model(run_folder)
-    images = _slices(record.modality or "CT", record.intensity, record.image_size, num_slices)
-    np.save(folder / "images.npy", images.numpy())
-    return _Inputs(run_folder, record, folder / "images.npy", num_slices)
-
-
-def _slices(modality: str, scaling: IntensityConfig, size: int, num_slices: int) -> Tensor:
-    """`(num_slices, 1, size, size)` of a synthetic head with a hematoma, in [0, 1]."""
-    kind: Literal["CT", "MRI"] = "MRI" if modality == "MRI" else "CT"
-    options = HeadOptions(kind, num_slices=num_slices, num_hematomas=1, volume_ml=40.0)
-    head = synthesise(1, options)
-    voxels = intensity_range(head.voxels, kind, scaling, name="synthetic head").scale(head.voxels)
-    return fit_to_square(torch.from_numpy(voxels)[:, None], size).to(torch.float16).float()
-
-
-def _save_untrained(folder: Path, name: str, images: Tensor) -> None:
-    """A run folder of random weights whose batch norms fit the images, and a twentieth is mask."""
-    torch.manual_seed(0)
-    network = build_model(name)
-    with torch.no_grad():
-        for _ in range(4):
-            network.train()(images[:4])
-        found = network.eval()(images).sigmoid()
-    save_model(
-        folder,
-        network,
-        ModelConfig(name=name),
-        image_size=images.shape[-1],
-        intensity=IntensityConfig(),
-        threshold=float(np.quantile(found.numpy(), 0.95)),
-        modality="CT",
-    )
+    return Benchmark(ceilings, num_slices, num_turns, tuple(results), studies)
 
 
 class _Worker:
     """The process of one contender, see `worker`."""
 
-    def __init__(self, one: Contender, inputs: _Inputs, logits: Path, num_threads: int) -> None:
+    def __init__(self, one: Contender, inputs: Inputs, logits: Path, num_threads: int) -> None:
         self.contender, self.logits = one, logits
         self.problem, self.start, self.end_state = "", dict[str, float](), dict[str, float]()
         self.passes_s: list[float] = []
@@ -265,7 +223,7 @@ class _Worker:
 
 
 def _results(
-    model: str, inputs: _Inputs, workers: Sequence[_Worker], ceilings: Ceilings
+    model: str, inputs: Inputs, workers: Sequence[_Worker], ceilings: Ceilings
 ) -> list[Result]:
     """The figures of the contenders on one network; the first one is what masks are compared to."""
     first_mask: NDArray[np.bool_] | None = None

@@ -4,12 +4,15 @@ import json
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hemaseg.cli.program import AsJson, Force, app, progress_bar, require_free
 from hemaseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hemaseg.benchmark.whole_process import StudyResult
 
 _COLUMNS = (
     ("network", "model", "<"),
@@ -40,17 +43,31 @@ def bench(
     ] = None,
     num_slices: Annotated[int, typer.Option("--slices", min=2, help="Of each pass.")] = 16,
     num_turns: Annotated[int, typer.Option("--turns", min=1, help="Passes of each.")] = 5,
+    num_studies: Annotated[
+        int, typer.Option("--studies", min=2, help="Of the call of predict with many.")
+    ] = 10,
+    study: Annotated[
+        bool, typer.Option("--study", help="Only whole predictions, by the first network.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how fast networks predict here, beside other ways."""
+    """Measure how fast prediction is here, beside other ways."""
     from hemaseg.benchmark.bench import run_benchmark
+    from hemaseg.benchmark.contenders import CONTENDERS
     from hemaseg.models.catalogue import MODELS
     from hemaseg.weights import model_folder
 
     names = model or ["ct", "dr_unet", "unet", "dense_unet"]
     models = [(name, None if name in MODELS else model_folder(name)) for name in names]
     with progress_bar() as show:
-        found = run_benchmark(models, num_slices=num_slices, num_turns=num_turns, progress=show)
+        found = run_benchmark(
+            models,
+            num_slices=num_slices,
+            num_turns=num_turns,
+            contenders=() if study else CONTENDERS,
+            num_studies=num_studies,
+            progress=show,
+        )
     if as_json:
         typer.echo(found.to_json())
         return
@@ -64,13 +81,35 @@ def bench(
         )
         + f". Memory: {limits.bandwidth_gb_per_s:.0f} GB/s."
     )
-    typer.echo(f"Medians of {found.num_turns} turns of {found.num_slices} slices.")
-    typer.echo("| " + " | ".join(title for title, _, _ in _COLUMNS) + " |")
-    typer.echo("|" + "".join(" --- |" if form == "<" else " ---: |" for _, _, form in _COLUMNS))
+    if found.results:
+        typer.echo(f"Medians of {found.num_turns} turns of {found.num_slices} slices.")
+        typer.echo("| " + " | ".join(title for title, _, _ in _COLUMNS) + " |")
+        typer.echo("|" + "".join(" --- |" if form == "<" else " ---: |" for _, _, form in _COLUMNS))
     for result in found.results:
         cells = [_cell(getattr(result, key), form) for _, key, form in _COLUMNS]
         if result.problem:
             cells[3:] = [result.problem, *[""] * (len(cells) - 4)]
+        typer.echo("| " + " | ".join(cells) + " |")
+    _print_studies(found.studies)
+
+
+def _print_studies(studies: "tuple[StudyResult, ...]") -> None:
+    """The table of whole predictions; its last columns are medians of seconds by part."""
+    one = studies[0]
+    typer.echo(
+        f"hemaseg predict with {one.model} ({one.engine}), from the start of the process to files "
+        f"on disk; studies of {one.num_slices} slices of {one.image_size}x{one.image_size}:"
+    )
+    titles = ["studies as", "in one call", "processes", "s", "from", "to", "s/study", "peak MiB"]
+    titles += one.parts_s
+    typer.echo("| " + " | ".join(titles) + " |")
+    typer.echo("| --- |" + " ---: |" * (len(titles) - 1))
+    for row in studies:
+        seconds = (row.whole_s, row.fastest_s, row.slowest_s, row.whole_s / row.num_studies)
+        cells = [row.file_format, str(row.num_studies), str(row.num_turns)]
+        cells += [f"{value:.2f}" for value in seconds]
+        cells.append(_cell(row.peak_mib, ".0f"))
+        cells += [_cell(row.parts_s.get(part), ".2f") for part in one.parts_s]
         typer.echo("| " + " | ".join(cells) + " |")
 
 

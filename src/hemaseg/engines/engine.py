@@ -130,6 +130,9 @@ class OpenVinoEngine:
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(self.num_workers):
             self._requests.put(compiled.create_infer_request())
+        # The first call of a process makes static objects of OpenVINO's Python module. Two threads
+        # that do so at a time can wait for each other for ever, one holding Python's lock.
+        self(torch.zeros(1, 1, image_size, image_size))
 
     def __call__(self, images: Tensor) -> Tensor:
         """As `Engine` says."""

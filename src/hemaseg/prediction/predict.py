@@ -147,21 +147,31 @@ def probabilities(
     def of_batch(batch: Tensor) -> Tensor:
         # Rounded as the training slices are stored, so that both see the same values.
         logits = engine(fit_to_square(batch, image_size).to(torch.float16).float())
-        found = fit_back(logits.sigmoid().cpu(), *voxels.shape[1:])[:, 0]
+        plain = fit_back(logits.sigmoid().cpu(), *voxels.shape[1:])[:, 0]
         if temperature == 1:
-            return found
+            return plain
         calibrated = fit_back((logits / temperature).sigmoid().cpu(), *voxels.shape[1:])[:, 0]
         above, below = calibrated.clamp_min(0.5), calibrated.clamp_max(_BELOW_HALF)
-        return torch.where(found >= 0.5, above, below)
+        return torch.where(plain >= 0.5, above, below)
 
+    found = torch.empty(voxels.shape)
     batches = torch.from_numpy(voxels)[:, None].split(engine.batch_size)
+    # Batches go to their place at once: joined at the end, the stack would be there twice.
+    places = found.split(engine.batch_size)
+
+    def fill(batch: Tensor, place: Tensor) -> None:
+        place.copy_(of_batch(batch))
+
     with deterministic(True):
         if engine.num_workers == 1:
-            return torch.cat([of_batch(batch) for batch in batches]).numpy()
-        with ThreadPoolExecutor(
-            engine.num_workers, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            return torch.cat(list(pool.map(of_batch, batches))).numpy()
+            for batch, place in zip(batches, places, strict=True):
+                fill(batch, place)
+        else:
+            with ThreadPoolExecutor(
+                engine.num_workers, initializer=torch.set_num_threads, initargs=(1,)
+            ) as pool:
+                list(pool.map(fill, batches, places))  # raises what a thread raised
+    return found.numpy()
 
 
 def _relative(path: Path, folder: Path) -> str:

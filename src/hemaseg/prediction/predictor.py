@@ -223,6 +223,9 @@ class _Predictor:
             found = self._probabilities(scaled)
             mask = found >= model.threshold
         with clock.part("measuring"):
+            known = model.appearance
+            reason = known and unlike_training(scaled, model.image_size, known)
+            del scaled  # so that measuring finds room
             cleaned = remove_small_lesions(mask, scan.voxel_ml, self._wanted.min_lesion_ml)
             measurement = measure(cleaned.mask, scan.affine, scan.slice_coordinates)
             case = Case(
@@ -230,8 +233,7 @@ class _Predictor:
                 num_removed_lesions=cleaned.num_removed_lesions,
                 removed_ml=cleaned.removed_ml,
             )
-            known = model.appearance
-            if known and (reason := unlike_training(scaled, model.image_size, known)):
+            if reason:
                 case.findings.append(Finding("unlike-training", reason))
         return case
 

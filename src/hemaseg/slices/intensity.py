@@ -23,9 +23,11 @@ class Range:
         >>> Range(30, 100).scale(np.array([-1000, 30, 65, 100, 2000])).tolist()
         [0.0, 0.0, 0.5, 1.0, 1.0]
         """
-        scaled = (voxels.astype(np.float32) - self.low) / (self.high - self.low)
-        clipped: NDArray[np.float32] = np.clip(scaled, 0, 1, dtype=np.float32)
-        return clipped
+        # In place: of a large scan, each array on the way is hundreds of MiB.
+        scaled = voxels.astype(np.float32)
+        scaled -= self.low
+        scaled /= self.high - self.low
+        return np.clip(scaled, 0, 1, out=scaled)
 
 
 def intensity_range(
