@@ -1,5 +1,4 @@
 import math
-import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +26,7 @@ from hemaseg.training.checkpoint import (
 from hemaseg.training.losses import loss
 from hemaseg.training.progress import Epoch, Progress
 from hemaseg.training.validation import validate
+from signals import deliver
 
 ORIGIN = loop.DataOrigin(cohort_sha256="c", split_sha256="s", fold=1, modality="CT")
 
@@ -482,7 +482,7 @@ def test_a_tracker_is_told_of_each_epoch_and_of_the_end(tmp_path: Path) -> None:
 
     def stop_in_second_epoch(step: Progress) -> None:
         if step.epoch == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            deliver(signal.SIGTERM)
 
     for progress in (stop_in_second_epoch, None):
         with suppress(KeyboardInterrupt):

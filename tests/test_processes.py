@@ -27,6 +27,7 @@ from hemaseg.training.processes import ALONE, Processes, processes
 from hemaseg.training.progress import Progress
 from hemaseg.training.resumption import CHECKPOINTS, newest_checkpoint
 from hemaseg.training.validation import validate
+from signals import deliver
 from test_loop import ORIGIN, config, discs, run
 
 pytestmark = pytest.mark.skipif(
@@ -245,7 +246,7 @@ def test_killing_one_ends_all_and_the_run_goes_on_with_one(tmp_path: Path) -> No
     def stop(progress: Progress) -> None:
         steps.append(progress.step)
         if len(steps) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            deliver(signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt):
         loop.train(
@@ -267,7 +268,7 @@ def test_two_go_on_from_one_and_end_as_one_does(tmp_path: Path) -> None:
     def stop(progress: Progress) -> None:
         steps.append(progress.step)
         if len(steps) == 12:
-            os.kill(os.getpid(), signal.SIGTERM)
+            deliver(signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt):
         loop.train(

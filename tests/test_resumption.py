@@ -1,7 +1,6 @@
 """A training that is ended at any point goes on to the bits of an unbroken one."""
 
 import hashlib
-import os
 import random
 import signal
 import subprocess
@@ -35,6 +34,7 @@ from hemaseg.training.resumption import (
     TrainingState,
     newest_checkpoint,
 )
+from signals import deliver
 from test_loop import ORIGIN, config, discs, run
 
 BITS = ["epoch", "training_loss", "validation_loss", "validation_dice", "learning_rate"]
@@ -159,7 +159,7 @@ def stopped_after(number: int, kind: int = signal.SIGTERM) -> Callable[[Progress
     def send(step: Progress) -> None:
         steps.append(step)
         if len(steps) == number:
-            os.kill(os.getpid(), kind)
+            deliver(kind)
 
     return send
 
@@ -189,9 +189,8 @@ def test_a_signal_ends_the_step_and_keeps_it(
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     def send(step: Progress) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)  # Until the second one is delivered.
+        deliver(signal.SIGINT)
+        deliver(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         run_with(tmp_path, send)
@@ -349,7 +348,7 @@ def test_a_signal_after_the_last_step_is_heeded_too(
         before = getattr(module, at)
 
         def signalled(*args: object, **options: object) -> object:
-            os.kill(os.getpid(), signal.SIGTERM)
+            deliver(signal.SIGTERM)
             return before(*args, **options)
 
         patch.setattr(module, at, signalled)
@@ -367,7 +366,7 @@ def test_signals_that_come_twice_without_being_meant_keep_the_step(tmp_path: Pat
 
     def send(step: Progress) -> None:
         for kind in (signal.SIGHUP, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-            os.kill(os.getpid(), kind)
+            deliver(kind)
 
     with pytest.raises(Terminated):
         run_with(tmp_path, send)

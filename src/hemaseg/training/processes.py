@@ -271,6 +271,8 @@ def processes(device: str) -> Iterator[Processes]:
         ) from error
     try:
         yield found
+        # Who leaves first can end the others while their threads still speak to it.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
