@@ -272,7 +272,8 @@ def processes(device: str) -> Iterator[Processes]:
     try:
         yield found
         # Who leaves first can end the others while their threads still speak to it.
-        dist.barrier()
+        with _losses_of_others():
+            dist.barrier()
     finally:
         dist.destroy_process_group()
 
