@@ -35,6 +35,7 @@ REFUSED = [
 ACCEPTABLE = [name for name in REFUSED if KINDS[INPUTS[name].kind].is_acceptable]
 READ = [name for name, bad in INPUTS.items() if KINDS[bad.kind].action != "refused"]
 ELSEWHERE = {
+    "worker-lost": "test_cluster",
     # What no other kind foresaw, and the machine.
     "unreadable": "test_screening",
     "unforeseen": "test_checking",
