@@ -1,6 +1,6 @@
 """What determinism, checkpoints and several processes cost: the table of docs/guarantees.md.
 
-    python scripts/measure_guarantees.py [--turns 3] [--steps 4] > results/costs-guarantees.csv
+    python scripts/measure_guarantees.py [--turns 3] [--steps 4]
 
 Training steps are those of the paper's recipe: Dice loss, Adam, batch 8, 256x256, fp32, on the CPU.
 Ways that are compared take turns, and medians over the turns are printed, so that a slow moment of
