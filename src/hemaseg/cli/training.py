@@ -22,6 +22,7 @@ from hemaseg.cli.program import (
     require_free,
 )
 from hemaseg.errors import ConfigError
+from hemaseg.training.progress import CHECKPOINT_EVERY_S
 
 if TYPE_CHECKING:
     from hemaseg.config import RunConfig
@@ -217,7 +218,7 @@ def train(
     ] = False,
     checkpoint_every_s: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints: what a kill costs at most.")
-    ] = 300.0,
+    ] = CHECKPOINT_EVERY_S,
     track: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="tensorboard or mlflow, which are extras; none else."),

@@ -37,7 +37,7 @@ from hemaseg.training.doubt import add_doubt
 from hemaseg.training.epochs import Epochs, rank
 from hemaseg.training.memory import require_memory
 from hemaseg.training.processes import ALONE, Processes
-from hemaseg.training.progress import Progress
+from hemaseg.training.progress import CHECKPOINT_EVERY_S, Progress
 from hemaseg.training.resumption import (
     Checkpoint,
     RunIdentity,
@@ -45,10 +45,6 @@ from hemaseg.training.resumption import (
     remove_checkpoints,
 )
 from hemaseg.training.tracking import UNTRACKED, Status, Tracker
-
-CHECKPOINT_EVERY_S = 300.0
-"""Between checkpoints: what a kill costs at most. Writing one takes less than 2 % of it, as
-`docs/guarantees.md` shows."""
 
 
 @dataclass(frozen=True)

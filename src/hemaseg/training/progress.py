@@ -3,6 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
+CHECKPOINT_EVERY_S = 300.0
+"""Between checkpoints, unless asked otherwise: what a kill costs at most. Writing one takes less
+than 2 % of it, as `docs/guarantees.md` shows."""
 SLOW_S = 5.0
 """A checkpoint that takes longer is worth a word in the progress line, and so is such reading."""
 
