@@ -88,7 +88,12 @@ class Epochs:
         checkpoint_every_s: float,
         tracker: Tracker,
     ) -> None:
-        """Train from the beginning or from a checkpoint to the last epoch."""
+        """Train from the beginning or from a checkpoint to the last epoch.
+
+        Raises:
+            KeyboardInterrupt: It was asked to stop. Before the last epoch's end a checkpoint was
+                written; after it, who calls writes one, as for whatever comes then.
+        """
         state = self.state
         if start is not None:
             state.network.load_state_dict(start.network.state_dict())
@@ -137,7 +142,8 @@ class Epochs:
             if self._processes.is_first:
                 values = asdict(state.done[-1])
                 tracker.epoch(values.pop("epoch"), values)
-        keep()
+        if self._processes.any(stop.kind is not None):
+            raise stop.kind or KeyboardInterrupt
 
     def write_checkpoint(self) -> None:
         """Write one now; by the first process, between two steps."""
