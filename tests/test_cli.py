@@ -553,6 +553,7 @@ def test_a_signal_while_training_leaves_a_run_that_goes_on(
         ("train new --resume --model unet", "--model: not with --resume and a run folder"),
         ("train nowhere --resume", "nowhere/run.json: no such file"),
         ("train cohort.csv", "train needs --split, --recipe and --output"),
+        ("train cohort.csv --resume", "train needs --split, --recipe and --output"),
         ("train new --resume --seed 1 --fold 2", "--fold, --seed: not with --resume and a run"),
         ("train new --resume --force", "--force: not with --resume, which replaces nothing"),
         (

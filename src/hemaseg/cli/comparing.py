@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hemaseg.cli.program import (
-    AsJson,
-    Force,
-    app,
-    progress_bar,
-    refuse,
-    require_free,
-)
+from hemaseg.cli.program import AsJson, Force, app, progress_bar, refuse, require_free
 from hemaseg.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -238,7 +238,7 @@ def train(
     if resume:
         refuse("not with --resume, which replaces nothing", force=force or None)
     config = None
-    if resume and (output is None or cohort_file.is_dir()):
+    if resume and (cohort_file.is_dir() or (output is None and not cohort_file.is_file())):
         refuse(
             "not with --resume and a run folder, which says it",
             split=split_file,
