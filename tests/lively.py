@@ -1,7 +1,13 @@
 """Networks that do something, as if they were trained."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
+
+from hemaseg.config import IntensityConfig, ModelConfig
+from hemaseg.models.catalogue import build_model
+from hemaseg.training.checkpoint import save_model
 
 
 def lively(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -17,3 +23,17 @@ def lively(network: nn.Module, seed: int = 0) -> nn.Module:
         for _ in range(3):
             network(torch.rand(4, 1, 64, 64, generator=random))
     return network.eval()
+
+
+def save_lively(folder: Path, modality: str = "") -> Path:
+    """A run folder of a small U-Net for slices of 64x64."""
+    torch.manual_seed(0)
+    model = ModelConfig(name="unet", options={"base_width": 4})
+    save_model(
+        *(folder, lively(build_model(model.name, model.options)), model),
+        image_size=64,
+        intensity=IntensityConfig(),
+        threshold=0.5,
+        modality=modality,
+    )
+    return folder

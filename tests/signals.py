@@ -1,6 +1,7 @@
 """Signals to the tests' own process."""
 
 import signal
+from collections.abc import Callable
 
 
 def deliver(number: int) -> None:
@@ -12,3 +13,15 @@ def deliver(number: int) -> None:
     handler = signal.getsignal(number)
     assert callable(handler)
     handler(number, None)
+
+
+def stopped_after(number: int, kind: int = signal.SIGTERM) -> Callable[[object], None]:
+    """A progress that brings a signal while the step of this number is shown."""
+    steps: list[object] = []
+
+    def show(step: object) -> None:
+        steps.append(step)
+        if len(steps) == number:
+            deliver(kind)
+
+    return show

@@ -14,12 +14,10 @@ from hemaseg.benchmark.bench import run_benchmark
 from hemaseg.benchmark.ceilings import Ceilings, measure_ceilings
 from hemaseg.benchmark.contenders import CONTENDERS, Contender, contender
 from hemaseg.benchmark.inputs import save_untrained
-from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.errors import CheckpointError, EngineError
-from hemaseg.models.catalogue import build_model
 from hemaseg.models.cost import num_multiply_adds
-from hemaseg.training.checkpoint import load_model, save_model
-from lively import lively
+from hemaseg.training.checkpoint import load_model
+from lively import save_lively
 
 CEILINGS = Ceilings(1, {"fp32": 100.0, "bf16": 150.0}, {"fp32": 90.0, "bf16": 200.0}, 10.0)
 QUICK = [
@@ -31,12 +29,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    model = ModelConfig(name="unet", options={"base_width": 4})
-    network = lively(build_model(model.name, model.options))
-    save_model(folder, network, model, image_size=64, intensity=IntensityConfig(), threshold=0.5)
-    return folder
+    return save_lively(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(autouse=True)

@@ -24,10 +24,9 @@ from hemaseg.training import loop
 from hemaseg.training.checkpoint import RUN, RunRecord, read_record
 from hemaseg.training.losses import loss
 from hemaseg.training.processes import ALONE, Processes, processes
-from hemaseg.training.progress import Progress
 from hemaseg.training.resumption import CHECKPOINTS, newest_checkpoint
 from hemaseg.training.validation import validate
-from signals import deliver
+from signals import stopped_after
 from test_loop import ORIGIN, config, discs, run
 
 pytestmark = pytest.mark.skipif(
@@ -241,19 +240,12 @@ def test_killing_one_ends_all_and_the_run_goes_on_with_one(tmp_path: Path) -> No
     # Alone, to an end that comes soon.
     files = list((tmp_path / CHECKPOINTS).iterdir())
     assert len(files) == 2
-    steps: list[int] = []
-
-    def stop(progress: Progress) -> None:
-        steps.append(progress.step)
-        if len(steps) == 3:
-            deliver(signal.SIGTERM)
-
     with pytest.raises(KeyboardInterrupt):
         loop.train(
             *(settings(400), discs(6, 1), discs(3, 2), tmp_path),
             origin=ORIGIN,
             resumes=True,
-            progress=stop,
+            progress=stopped_after(3),
         )
     record = read_record(tmp_path / RUN, RunRecord)
     assert record.num_processes == 1
@@ -263,18 +255,11 @@ def test_killing_one_ends_all_and_the_run_goes_on_with_one(tmp_path: Path) -> No
 
 def test_two_go_on_from_one_and_end_as_one_does(tmp_path: Path) -> None:
     """From the same checkpoint, so that the rest of the run must agree but for rounding."""
-    steps: list[int] = []
-
-    def stop(progress: Progress) -> None:
-        steps.append(progress.step)
-        if len(steps) == 12:
-            deliver(signal.SIGTERM)
-
     with pytest.raises(KeyboardInterrupt):
         loop.train(
             *(settings(), discs(6, 1), discs(3, 2), tmp_path / "two"),
             origin=ORIGIN,
-            progress=stop,
+            progress=stopped_after(12),
         )
     run(tmp_path / "one", settings())
     finish(start(train(tmp_path / "two")))

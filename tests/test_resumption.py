@@ -34,7 +34,7 @@ from hemaseg.training.resumption import (
     TrainingState,
     newest_checkpoint,
 )
-from signals import deliver
+from signals import deliver, stopped_after
 from test_loop import ORIGIN, config, discs, run
 
 BITS = ["epoch", "training_loss", "validation_loss", "validation_dice", "learning_rate"]
@@ -150,18 +150,6 @@ def test_killed_while_doubt_is_added_it_ends_with_the_same_bits(
             go(tmp_path / "broken", settings())
     go(tmp_path / "broken", settings())
     assert_same(tmp_path / "broken", tmp_path / "unbroken")
-
-
-def stopped_after(number: int, kind: int = signal.SIGTERM) -> Callable[[Progress], None]:
-    """A signal to this process while a step is shown."""
-    steps: list[Progress] = []
-
-    def send(step: Progress) -> None:
-        steps.append(step)
-        if len(steps) == number:
-            deliver(kind)
-
-    return send
 
 
 @pytest.mark.parametrize(

@@ -7,31 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from hemaseg.benchmark.whole_process import measure_studies, predict_process, write_study
-from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.errors import EngineError
-from hemaseg.models.catalogue import build_model
 from hemaseg.scans.images import read_scan
-from hemaseg.training.checkpoint import save_model
-from lively import lively
+from lively import save_lively
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    model = ModelConfig(name="unet", options={"base_width": 4})
-    network = lively(build_model(model.name, model.options))
-    save_model(
-        *(folder, network, model),
-        image_size=64,
-        intensity=IntensityConfig(),
-        threshold=0.5,
-        modality="CT",
-    )
-    return folder
+    return save_lively(tmp_path_factory.mktemp("run"), "CT")
 
 
 def test_one_study_in_turns_and_many_once(run: Path, tmp_path: Path) -> None:
