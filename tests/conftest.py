@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from command_line import Ended, Verb
 # Before anything loads PyTorch, and for child processes too: on a busy machine, threads that wait
 # for each other make small networks several times slower than one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# nohup, and a shell for its background jobs, have signals ignored: here and by all child processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _name in ("SIGTERM", "SIGHUP"):
+    if hasattr(signal, _name):  # Windows has no SIGHUP.
+        signal.signal(getattr(signal, _name), signal.SIG_DFL)
 
 # A deadline would fail tests on a busy machine; without random seeds a failure can be replayed.
 settings.register_profile("hemaseg", deadline=None, derandomize=True)
