@@ -1,4 +1,4 @@
-"""The tables of docs/reproduction.md and docs/performance.md, made from what is in results/.
+"""The tables of three documents in docs/, made from what is in results/.
 
     python scripts/reproduction_tables.py            # writes them into the documents
     python scripts/reproduction_tables.py --check    # exits with 1 if a document differs
@@ -22,7 +22,9 @@ from hemaseg.comparison.published import replay_anova
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "results"
-DOCUMENTS = tuple(REPOSITORY / "docs" / name for name in ("reproduction.md", "performance.md"))
+DOCUMENTS = tuple(
+    REPOSITORY / "docs" / name for name in ("reproduction.md", "performance.md", "guarantees.md")
+)
 STUDIES = {"lgg": "lgg-two-core", "sich": "sich-two-core"}
 PAPER_TABLE1 = {"dr_unet": (0.8361, 0.156), "dense_unet": (0.8281, 0.1727), "unet": (0.8359, 0.131)}
 MODELS = ("unet", "dr_unet", "dense_unet")
@@ -307,6 +309,25 @@ def growth_table() -> str:
     return markdown(["what", "against", "unit", "values", "exponent"], rows)
 
 
+def guarantees_table() -> str:
+    """What the guarantees cost, a column for each network."""
+    costs = pd.read_csv(RESULTS / "costs-guarantees.csv").pivot(
+        index="what", columns="model", values="value"
+    )
+    rows = [
+        [words, *(form.format(costs.loc[what, model]) for model in MODELS)]
+        for what, words, form in (
+            ("checkpoint_mib", "a checkpoint, MiB", "{:.0f}"),
+            ("checkpoint_write_s", "writing it, s", "{:.2f}"),
+            ("checkpoint_share_of_run", "writing one every 300 s, of a run's time", "{:.2%}"),
+            ("checkpoint_restore_s", "reading it and putting everything back, s", "{:.2f}"),
+            ("deterministic_step_ratio", "a deterministic step, of one that is not", "{:.2f}"),
+            ("two_processes_step_ratio", "two processes of one thread, of one of two", "{:.2f}"),
+        )
+    ]
+    return markdown(["", *MODELS], rows)
+
+
 def p_value(p: float) -> str:
     """A p value as it is printed in tables."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -320,6 +341,7 @@ COST_TABLES: dict[str, Callable[[], str]] = {
     "training-steps": steps_table,
     "training-curves": curves_table,
     "growth": growth_table,
+    "guarantees": guarantees_table,
     **{
         f"bench-{model}": partial(bench_table, model)
         for model in ("ct", "dr_unet", "unet", "dense_unet")
