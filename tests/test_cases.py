@@ -1,7 +1,11 @@
 import csv
+import itertools
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +64,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_run(tmp_path_factory.mktemp("run") / "run")
 
 
+def see(monkeypatch: pytest.MonkeyPatch, seen: Callable[..., object]) -> None:
+    """Let networks give these probabilities."""
+    monkeypatch.setattr(predictor, "begin_probabilities", lambda *given: partial(seen, *given))
+
+
 @pytest.fixture(autouse=True)
 def _bright(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of what an untrained network sees: pixels of 58 to 85 HU, which is the blood."""
@@ -67,7 +76,7 @@ def _bright(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     def blood(_: object, scaled: NDArray[np.float32], *__: object) -> NDArray[np.float32]:
         return ((scaled > 0.4) & (scaled < 0.79)).astype(np.float32)
 
-    monkeypatch.setattr(predictor, "probabilities", blood)
+    see(monkeypatch, blood)
 
 
 @pytest.fixture
@@ -158,9 +167,7 @@ def test_masks_have_the_bytes_of_the_grid(run: Path, scans: Path, tmp_path: Path
 def test_an_empty_mask_has_no_confidence_but_an_expected_volume(
     run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        predictor, "probabilities", lambda _, scaled, *__: np.full_like(scaled, 0.2)
-    )
+    see(monkeypatch, lambda _, scaled, *__: np.full_like(scaled, 0.2))
     predict(run, tmp_path / "out", scans)
     row, written = table(tmp_path / "out")["a"], record(tmp_path / "out", "a")
     assert (row["confidence"], written.confidence, row["volume_ml"]) == ("", None, "0.0")
@@ -251,7 +258,7 @@ def test_whatever_fails_in_the_network_is_told(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(predictor, "probabilities", fail)
+    see(monkeypatch, fail)
     ended = predict(run, tmp_path / "out", scans)
     assert [problem.kind for _, problem in ended.failures] == [kind, kind]
 
@@ -259,7 +266,7 @@ def test_whatever_fails_in_the_network_is_told(
 def test_a_network_that_gives_no_numbers_is_refused(
     run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor, "probabilities", lambda _, scaled, *__: scaled * np.nan)
+    see(monkeypatch, lambda _, scaled, *__: scaled * np.nan)
     with pytest.raises(CheckpointError, match="probabilities that are not numbers"):
         predict(run, tmp_path / "out", scans)
 
@@ -366,6 +373,60 @@ def test_an_interrupted_command_goes_on(run: Path, scans: Path, interrupted: Pat
             assert content == whole[name]
 
 
+def slices_of(num: int, computed: Callable[[int], None]) -> Callable[..., object]:
+    """Networks that compute `num` slices for each case, with workers as the real ones have."""
+    numbers = itertools.count()
+
+    def begin(
+        _: object, scaled: NDArray[np.float32], *given: Any
+    ) -> Callable[[], NDArray[np.float32]]:
+        case = next(numbers)
+        slices = given[-1].map(lambda _: computed(case), range(num))
+        return lambda: scaled * len(list(slices)) * 0
+
+    return begin
+
+
+def test_the_network_works_on_the_next_case_while_one_is_written(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = threading.Event()
+
+    def computed(case: int) -> None:
+        if case == 1:
+            second.set()
+
+    def write(*args: Any, **options: Any) -> None:
+        assert second.wait(60)
+        write_overview(*args, **options)
+
+    monkeypatch.setattr(predictor, "begin_probabilities", slices_of(3, computed))
+    monkeypatch.setattr(outputs, "write_overview", write)
+    assert predict(run, tmp_path / "out", scans).num_done == 2
+
+
+def test_what_stops_one_case_waits_for_no_slices_of_the_next(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+
+    def computed(case: int) -> None:
+        time.sleep(0.02 * case)
+        done.append(case)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predictor, "begin_probabilities", slices_of(200, computed))
+    monkeypatch.setattr(outputs, "write_overview", stop)
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, tmp_path / "out", scans)
+    assert done.count(0) == 200
+    assert done.count(1) < 200
+    assert set(threading.enumerate()) == before
+
+
 def test_results_of_an_interrupted_command_are_not_taken_for_others(
     scans: Path, interrupted: Path, tmp_path: Path
 ) -> None:
@@ -458,7 +519,7 @@ def two_cubes(_: object, scaled: NDArray[np.float32], *__: object) -> NDArray[np
 def test_small_lesions_are_removed_from_mask_and_measures_but_not_from_probabilities(
     run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor, "probabilities", two_cubes)
+    see(monkeypatch, two_cubes)
     voxel_ml = 8 * 3.5**2 / 1000
     captions = []
 

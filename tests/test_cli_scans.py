@@ -12,6 +12,7 @@ import subprocess
 import time
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -244,7 +245,7 @@ def test_small_lesions_are_removed_on_request(
         found[3, 3, 3] = found[6:8, 10:15, 20] = found[12, 40:42, 40] = 0.75
         return found
 
-    monkeypatch.setattr(predictor, "probabilities", blocks)
+    monkeypatch.setattr(predictor, "begin_probabilities", lambda *given: partial(blocks, *given))
     voxel_ml = 8 * 3.5**2 / 1000
     arguments = ["predict", "scans", "--model", "run"]
     assert hemaseg(*arguments, "-o", "out/all").status == 0

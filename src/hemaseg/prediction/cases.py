@@ -1,7 +1,7 @@
 """Scans to masks, volumes, tables and pictures, case by case.
 
 A case that fails does not stop the others, and a case that was done before is not done again. An
-`Executor` does the cases: `Local` here, one after the other, or `cluster.Cluster` on many machines;
+`Executor` does the cases: `Local` here, or `cluster.Cluster` on many machines;
 both by `predictor.CasePredictor`, so that where a case is done changes nothing of it.
 """
 
@@ -152,7 +152,11 @@ def predict_scans(
 
 
 class Local:
-    """Does cases in this process, one after the other in their order."""
+    """Does cases in this process, in their order.
+
+    While one is measured and written, and the next one read, the network works on that which was
+    read last: at most two are in memory.
+    """
 
     def prepare(self, job: Job) -> None:
         """As `Executor` says."""
@@ -163,6 +167,11 @@ class Local:
         self, cases: Sequence[tuple[Source, Places]], progress: Progress
     ) -> Iterator[tuple[int, Outcome]]:
         """As `Executor` says."""
-        for index, (source, places) in enumerate(cases):
-            progress(source.name, index, len(cases))
-            yield index, self._predictor.outcome(source, places)
+        with self._predictor.workers() as workers:
+            begun = (self._predictor.begin(*case, workers) for case in cases)
+            ahead = None
+            for index, (source, _) in enumerate(cases):
+                progress(source.name, index, len(cases))
+                end = ahead or next(begun)
+                ahead = next(begun, None)
+                yield index, end()

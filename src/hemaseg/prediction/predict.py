@@ -10,8 +10,9 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -142,6 +143,50 @@ def probabilities(
     Returns:
         `(K, H, W)` in [0, 1].
     """
+    with slice_workers(engine.num_workers) as workers:
+        return begin_probabilities(engine, voxels, image_size, temperature, workers)()
+
+
+@contextmanager
+def slice_workers(num_workers: int) -> Iterator[Executor]:
+    """Threads for the slices of one stack after the other, while PyTorch is deterministic.
+
+    Slices that have not begun when the block ends, as by Ctrl-C, are not done.
+
+    Args:
+        num_workers: Of the engine.
+    """
+    # Several threads have a core each; one has all of them.
+    num_cores = 1 if num_workers > 1 else torch.get_num_threads()
+    with deterministic(True):
+        pool = ThreadPoolExecutor(
+            num_workers, initializer=torch.set_num_threads, initargs=(num_cores,)
+        )
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def begin_probabilities(
+    engine: Engine,
+    voxels: NDArray[np.float32],
+    image_size: int,
+    temperature: float,
+    workers: Executor,
+) -> Callable[[], NDArray[np.float32]]:
+    """Give a stack to `slice_workers`, which work on it while the caller does something else.
+
+    Args:
+        engine: As for `probabilities`, like what follows.
+        voxels: Not to be changed meanwhile.
+        image_size: As above.
+        temperature: As above.
+        workers: They take slices in the order in which they got them.
+
+    Returns:
+        What waits for the probabilities; it raises what a slice raised.
+    """
 
     @torch.inference_mode()
     def of_batch(batch: Tensor) -> Tensor:
@@ -156,22 +201,18 @@ def probabilities(
 
     found = torch.empty(voxels.shape)
     batches = torch.from_numpy(voxels)[:, None].split(engine.batch_size)
-    # Batches go to their place at once: joined at the end, the stack would be there twice.
-    places = found.split(engine.batch_size)
 
     def fill(batch: Tensor, place: Tensor) -> None:
         place.copy_(of_batch(batch))
 
-    with deterministic(True):
-        if engine.num_workers == 1:
-            for batch, place in zip(batches, places, strict=True):
-                fill(batch, place)
-        else:
-            with ThreadPoolExecutor(
-                engine.num_workers, initializer=torch.set_num_threads, initargs=(1,)
-            ) as pool:
-                list(pool.map(fill, batches, places))  # raises what a thread raised
-    return found.numpy()
+    # Batches go to their place at once: joined at the end, the stack would be there twice.
+    filled = workers.map(fill, batches, found.split(engine.batch_size))
+
+    def wait() -> NDArray[np.float32]:
+        list(filled)  # raises what a thread raised
+        return found.numpy()
+
+    return wait
 
 
 def _relative(path: Path, folder: Path) -> str:

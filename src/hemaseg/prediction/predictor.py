@@ -4,9 +4,11 @@ What is sent to another machine for that, a `Job` and what comes back, an `Outco
 """
 
 import math
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from hemaseg.metrics.measurement import measure, measurement_columns
 from hemaseg.prediction.cleanup import remove_small_lesions
 from hemaseg.prediction.outputs import Case, Clock, Wanted, write_case
 from hemaseg.prediction.places import Places
-from hemaseg.prediction.predict import probabilities
+from hemaseg.prediction.predict import begin_probabilities, slice_workers
 from hemaseg.prediction.records import (
     CaseRecord,
     FindingRecord,
@@ -34,7 +36,7 @@ from hemaseg.prediction.records import (
 from hemaseg.scans.scan import Scan
 from hemaseg.scans.screening import Finding, ReadOptions, Screen
 from hemaseg.slices.appearance import unlike_training
-from hemaseg.slices.intensity import intensity_range
+from hemaseg.slices.intensity import Range, intensity_range
 from hemaseg.training.checkpoint import MODEL, ModelRecord, write_record
 from hemaseg.training.device import is_out_of_memory
 
@@ -93,30 +95,87 @@ class CasePredictor:
         """
         self._predictors[0].load()
 
+    @contextmanager
+    def workers(self) -> Iterator[Executor]:
+        """What the networks work with; no case ends after the block."""
+        with slice_workers(self._predictors[0].load()[0].num_workers) as workers:
+            yield workers
+
     def outcome(self, source: Source, places: Places) -> Outcome:
         """Do a case.
 
         Raises:
             CheckpointError: A run folder is damaged, or its network gives no numbers.
         """
-        try:
-            return self._predict_by_first(source, places)
-        except CheckpointError:
-            raise
-        except Exception as error:  # Whatever it is, there are other cases.
-            return problem_of(error, source)
+        with self.workers() as workers:
+            return self.begin(source, places, workers)()
 
-    def _predict_by_first(self, source: Source, places: Places) -> Done:
-        """As `_Predictor.predict`, by the first one that is for the modality of the scan."""
+    def begin(self, source: Source, places: Places, workers: Executor) -> Callable[[], Outcome]:
+        """Read a case and give it to the network.
+
+        Returns:
+            What ends the case: waits for the network, measures and writes. All that goes wrong,
+            with reading too, is said or raised there, as by `outcome`.
+        """
+        try:
+            end = self._begin_by_first(source, places, workers)
+        except Exception as error:
+            end = partial(_fail, error)
+
+        def outcome() -> Outcome:
+            try:
+                return end()
+            except CheckpointError:
+                raise
+            except Exception as error:  # Whatever it is, there are other cases.
+                return problem_of(error, source)
+
+        return outcome
+
+    def _begin_by_first(
+        self, source: Source, places: Places, workers: Executor
+    ) -> Callable[[], Done]:
+        """As `_Predictor.begin`, by the first one that is for the modality of the scan."""
         begun = [one for one in self._predictors if one.has_begun(source, places)]
         *others, last = begun or self._predictors
         for predictor in others:
             try:
-                return predictor.predict(source, places)
+                return predictor.begin(source, places, workers)
             except ScanError as error:
                 if error.kind != "wrong-modality":
                     raise
-        return last.predict(source, places)
+        return last.begin(source, places, workers)
+
+
+def _fail(error: Exception) -> Done:
+    raise error
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A case on which the network works.
+
+    Attributes:
+        source: Where the scan is from.
+        places: Where its files go.
+        task: What is done.
+        is_same: Whether what is in its place is of the same task, and incomplete.
+        clock: Has the seconds until now.
+        scan: As read.
+        shown: Its values that the network sees as 0 and 1.
+        unlike: In what the network sees it is unlike the training slices; empty if in nothing.
+        probabilities: Waits for them.
+    """
+
+    source: Source
+    places: Places
+    task: Task
+    is_same: bool
+    clock: Clock
+    scan: Scan
+    shown: Range
+    unlike: str
+    probabilities: Callable[[], NDArray[np.float32]]
 
 
 class _Predictor:
@@ -153,29 +212,54 @@ class _Predictor:
         before = read_case_record(places.record)
         return before is not None and before.task == self._task(source)
 
-    def predict(self, source: Source, places: Places) -> Done:
-        """Do what is to be done for a case.
+    def begin(self, source: Source, places: Places, workers: Executor) -> Callable[[], Done]:
+        """Begin what is to be done for a case; what is returned does the rest.
 
         Raises:
-            ScanError: The scan is refused, or there are other files in its place.
-            CheckpointError: The network gives no numbers.
-            OSError: A file cannot be written.
+            ScanError: The scan is refused, or there are other files in its place; when it ends
+                also if a format cannot hold it.
+            CheckpointError: The run folder is damaged; when it ends, the network gives no numbers.
+            OSError: When it ends: a file cannot be written.
         """
         task = self._task(source)
         before = read_case_record(places.record)
         is_same = before is not None and before.task == task
         is_complete = is_same and before is not None and before.status == "complete"
         if before and is_complete and all((self._folder / f).is_file() for f in before.files):
-            return Done(before, is_new=False)
+            return partial(Done, before, is_new=False)
         if not (is_same or self._job.force):
             _require_free(source, places)
+        engine, model = self.load()
         clock = Clock()
-        case = self._segment(source, places, clock)
+        with clock.part("reading"):
+            scan = self._read(source, model.modality)
+            if self._wanted.min_lesion_ml:
+                _require_geometry(source, scan)
+        with clock.part("network"):
+            try:
+                shown = intensity_range(
+                    scan.voxels, scan.modality, model.intensity, name=source.shown
+                )
+            except ConfigError as error:
+                raise ScanError(str(error), kind="not-scalable") from None
+            scaled = shown.scale(scan.voxels)
+            found = begin_probabilities(
+                engine, scaled, model.image_size, model.temperature, workers
+            )
+        with clock.part("measuring"):
+            known = model.appearance
+            unlike = unlike_training(scaled, model.image_size, known) if known else ""
+        begun = _Begun(source, places, task, is_same, clock, scan, shown, unlike, found)
+        return partial(self._end, begun)
+
+    def _end(self, begun: _Begun) -> Done:
+        places, clock = begun.places, begun.clock
+        case = self._segmented(begun)
         record = CaseRecord(
             status="writing",
-            name=source.name,
-            input=source.shown,
-            task=task,
+            name=begun.source.name,
+            input=begun.source.shown,
+            task=begun.task,
             engine=self.load()[0].name,
             files=[],
             modality=case.scan.modality,
@@ -187,7 +271,7 @@ class _Predictor:
             removed_ml=float(f"{case.removed_ml:.4g}"),
             seconds={},
         )
-        if not is_same:
+        if not begun.is_same:
             places.remove()
         write_record(record, places.record)
         try:
@@ -206,35 +290,22 @@ class _Predictor:
             raise
         return Done(record, is_new=True)
 
-    def _segment(self, source: Source, places: Places, clock: Clock) -> Case:
+    def _segmented(self, begun: _Begun) -> Case:
         _, model = self.load()
-        with clock.part("reading"):
-            scan = self._read(source, model.modality)
-            if self._wanted.min_lesion_ml:
-                _require_geometry(source, scan)
+        scan, clock = begun.scan, begun.clock
         with clock.part("network"):
-            try:
-                shown = intensity_range(
-                    scan.voxels, scan.modality, model.intensity, name=source.shown
-                )
-            except ConfigError as error:
-                raise ScanError(str(error), kind="not-scalable") from None
-            scaled = shown.scale(scan.voxels)
-            found = self._probabilities(scaled)
+            found = self._probabilities(begun)
             mask = found >= model.threshold
         with clock.part("measuring"):
-            known = model.appearance
-            reason = known and unlike_training(scaled, model.image_size, known)
-            del scaled  # so that measuring finds room
             cleaned = remove_small_lesions(mask, scan.voxel_ml, self._wanted.min_lesion_ml)
             measurement = measure(cleaned.mask, scan.affine, scan.slice_coordinates)
             case = Case(
-                *(source, places, scan, shown, found, cleaned.mask, measurement),
+                *(begun.source, begun.places, scan, begun.shown, found, cleaned.mask, measurement),
                 num_removed_lesions=cleaned.num_removed_lesions,
                 removed_ml=cleaned.removed_ml,
             )
-            if reason:
-                case.findings.append(Finding("unlike-training", reason))
+            if begun.unlike:
+                case.findings.append(Finding("unlike-training", begun.unlike))
         return case
 
     def _read(self, source: Source, own: str) -> Scan:
@@ -268,10 +339,9 @@ class _Predictor:
             },
         )
 
-    def _probabilities(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _probabilities(self, begun: _Begun) -> NDArray[np.float32]:
         try:
-            engine, model = self.load()
-            found = probabilities(engine, scaled, model.image_size, model.temperature)
+            found = begun.probabilities()
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise MemoryError from error
