@@ -340,6 +340,8 @@ SCORES = "compare --scores a=one.csv --scores b=two.csv -o new"
         ("compare study.toml -o new --jobs 2 --run 1", "--jobs, --run: not together"),
         ("compare study.toml -o new --run 1 --missing", "--run, --missing: not together"),
         ("compare study.toml -o new --json", "--json: only with --missing"),
+        ("compare study.toml -o new --missing --track mlflow", "--track: not with --missing"),
+        ("compare study.toml -o new --track wandb", "tracker wandb is unknown"),
         (f"{SCORES} --jobs 2 --missing", "--jobs, --missing: only with a study file"),
         ("compare study.toml -o new --jobs 0", "'--jobs'"),
         ("compare study.toml -o new --run 0", "'--run'"),

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 
 from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.studies.claim import claim, holder
-from hemaseg.studies.running import LOG, run_one, run_study
+from hemaseg.studies.running import LOG, Tracking, run_one, run_study
 from hemaseg.studies.runs import require_memory
 from hemaseg.studies.state import run_states
 from hemaseg.studies.study import open_study
@@ -81,6 +82,24 @@ def test_several_at_a_time_change_no_bit_and_say_that_times_do(
         assert (run.folder / LOG).read_text() == f"{run.name}, of 2: complete\n"
     for place, is_alone in ((folder / "new", False), (original / "out", True)):
         assert set(pd.read_csv(place / "costs.csv")["ran_alone"]) == {is_alone}
+
+
+@pytest.mark.skipif(
+    find_spec("tensorboard") is None,
+    reason='tensorboard is not installed: pip install "hemaseg[tensorboard]"',
+)
+@pytest.mark.parametrize("num_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_trainings_are_told_to_trackers(original: Path, folder: Path, num_jobs: int) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    study = open_study(folder / "study.toml", folder / "new")
+    run_study(study, num_jobs=num_jobs, tracking=Tracking(("tensorboard",)))
+    assert results(folder / "new") == results(original / "out")
+    for run in study.runs:
+        events = EventAccumulator(str(run.folder / "tensorboard"))
+        events.Reload()
+        losses = [event.value for event in events.Scalars("training_loss")]
+        assert losses == pytest.approx(pd.read_csv(run.folder / "training.csv").training_loss)
 
 
 @pytest.mark.slow

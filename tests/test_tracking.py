@@ -231,14 +231,14 @@ def test_mlflow_has_the_rows_of_the_table_and_goes_on(
 
     forget_mlflow(monkeypatch)
     told: list[str] = []
-    folder = tmp_path / "fold-0"
-    folder.mkdir()
+    folder = tmp_path / "unet" / "fold-0"
+    folder.mkdir(parents=True)
     train(folder, ["mlflow"], told, rows(1, 1))
     assert told == []
     client = MlflowClient((folder / "mlruns").as_uri())
     experiment = client.get_experiment_by_name("hemaseg").experiment_id
     (run,) = client.search_runs([experiment])
-    assert (run.info.status, run.info.run_name) == ("KILLED", "fold-0")
+    assert (run.info.status, run.info.run_name) == ("KILLED", "unet/fold-0")
     assert run.data.params["recipe.optimiser.learning_rate"] == "0.001"
     assert run.data.params["model.name"] == "unet"
 

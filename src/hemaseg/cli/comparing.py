@@ -1,13 +1,14 @@
 """Verbs from masks to scores, comparisons and reports."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hemaseg.cli.program import AsJson, Force, app, progress_bar, refuse, require_free
+from hemaseg.cli.program import AsJson, Force, Track, app, progress_bar, refuse, require_free
 from hemaseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def compare(
     missing: Annotated[
         bool, typer.Option("--missing", help="Only list what is done and what is missing.")
     ] = False,
+    track: Track = None,
     as_json: AsJson = False,
     scores: Annotated[
         list[str] | None,
@@ -113,12 +115,18 @@ def compare(
             refuse("not together", **ways)
         if not missing:
             refuse("only with --missing", json=as_json or None)
+        else:
+            refuse("not with --missing", track=track)
         require_free(output / "study.toml", force=True)
+        if track:
+            from hemaseg.training.tracking import require_trackers
+
+            require_trackers(track)
         opened = open_study(study, output)
         if missing:
             _list_runs(opened, as_json)
             return
-        found = _run(opened, jobs or 1, run)
+        found = _run(opened, jobs or 1, run, track or [])
         if found is None:
             return
         comparison = found
@@ -130,6 +138,7 @@ def compare(
             jobs=jobs,
             run=run,
             missing=missing or None,
+            track=track,
             json=as_json or None,
         )
         require_free(output / "scores.csv", force)
@@ -205,16 +214,19 @@ def demo(
     typer.echo("The heads are synthetic: these scores say nothing about patients.")
 
 
-def _run(study: "Study", num_jobs: int, number: int | None) -> "Comparison | None":
+def _run(
+    study: "Study", num_jobs: int, number: int | None, trackers: Sequence[str]
+) -> "Comparison | None":
     """All runs and their comparison, or the one run with this number and None."""
-    from hemaseg.studies.running import run_one, run_study
+    from hemaseg.studies.running import Tracking, run_one, run_study
     from hemaseg.studies.state import as_array, run_states
 
+    tracking = Tracking(tuple(trackers), partial(typer.echo, err=True))
     try:
         with progress_bar() as show:
             if number is None:
-                return run_study(study, show, num_jobs=num_jobs)
-            done = run_one(study, number, show)
+                return run_study(study, show, num_jobs=num_jobs, tracking=tracking)
+            done = run_one(study, number, show, tracking=tracking)
     except KeyboardInterrupt:
         to_do = [state.run.number for state in run_states(study) if state.is_to_do]
         num, total = len(to_do), len(study.runs)

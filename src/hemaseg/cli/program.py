@@ -28,6 +28,10 @@ CohortFile = Annotated[Path, typer.Argument(metavar="COHORT", help="cohort.csv."
 Force = Annotated[bool, typer.Option("--force", help="Replace output that exists.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA, MPS, CPU), cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="tensorboard or mlflow, which are extras; none else."),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all random choices.")]
 
 

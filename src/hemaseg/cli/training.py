@@ -15,6 +15,7 @@ from hemaseg.cli.program import (
     CohortFile,
     Force,
     Seed,
+    Track,
     app,
     find_models,
     progress_bar,
@@ -219,10 +220,7 @@ def train(
     checkpoint_every_s: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints: what a kill costs at most.")
     ] = CHECKPOINT_EVERY_S,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="tensorboard or mlflow, which are extras; none else."),
-    ] = None,
+    track: Track = None,
     force: Force = False,
 ) -> None:
     """Train one network on one fold.

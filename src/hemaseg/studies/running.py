@@ -9,6 +9,8 @@ Torch is imported inside the functions that need networks.
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 from hemaseg.comparison.paired import Comparison, compare, paper_analysis, write_comparison
 from hemaseg.errors import ConfigError, HemasegError, TrainingError
@@ -33,7 +35,30 @@ LOG = "log.txt"
 """In a run folder: what the child process printed that ran it."""
 
 
-def run_study(study: Study, progress: Progress | None = None, *, num_jobs: int = 1) -> Comparison:
+@dataclass(frozen=True)
+class Tracking:
+    """Where trainings can be watched; nowhere unless given.
+
+    Attributes:
+        names: Of `training.tracking.TRACKERS`, all installed (`require_trackers`).
+        tell: Called with a sentence when one of them fails, which stops nothing.
+    """
+
+    names: tuple[str, ...] = ()
+    tell: Callable[[str], None] = print
+
+
+UNTRACKED = Tracking()
+"""What most studies are."""
+
+
+def run_study(
+    study: Study,
+    progress: Progress | None = None,
+    *,
+    num_jobs: int = 1,
+    tracking: Tracking = UNTRACKED,
+) -> Comparison:
     """Train, predict and score what is missing; then gather, compare and write all tables.
 
     A run that is complete is not repeated, so an interrupted study goes on where it stopped. One
@@ -45,6 +70,7 @@ def run_study(study: Study, progress: Progress | None = None, *, num_jobs: int =
         progress: See `Progress`.
         num_jobs: How many runs may run at the same time, each in a child process with its share of
             the cores; 1 runs them in this process, one after another.
+        tracking: Of each training. What trackers of child processes say goes to the logs.
 
     Raises:
         TrainingError: Runs failed, by number and reason; or they do not fit into memory.
@@ -54,9 +80,9 @@ def run_study(study: Study, progress: Progress | None = None, *, num_jobs: int =
     untrained = [run for run in missing if not is_trained(run, study.split)]
     require_memory_of_all(untrained, num_jobs)
     if num_jobs > 1:
-        failed = _run_at_once(study, missing, num_jobs, progress)
+        failed = _run_at_once(study, missing, num_jobs, progress, tracking.names)
     else:
-        failed = _run_in_turn(study, missing, progress)
+        failed = _run_in_turn(study, missing, progress, tracking)
     if failed:
         lines = "".join(f"\n  {name}: {words}" for name, words in failed.items())
         raise TrainingError(
@@ -85,13 +111,20 @@ def run_study(study: Study, progress: Progress | None = None, *, num_jobs: int =
     return comparison
 
 
-def run_one(study: Study, number: int, progress: Progress | None = None) -> PlannedRun:
+def run_one(
+    study: Study,
+    number: int,
+    progress: Progress | None = None,
+    *,
+    tracking: Tracking = UNTRACKED,
+) -> PlannedRun:
     """Train, predict and score one run as far as that is missing, and compare nothing.
 
     Args:
         study: Opened.
         number: Of the run in the plan, from 1.
         progress: See `Progress`.
+        tracking: Of its training.
 
     Raises:
         ConfigError: There is no such run.
@@ -105,11 +138,15 @@ def run_one(study: Study, number: int, progress: Progress | None = None) -> Plan
     run = study.runs[number - 1]
     if not is_complete(run, study.split):
         # Whether others run meanwhile, only who called us knows.
-        _complete(study, run, _reporter(run, 0, 1, progress), is_alone=False)
+        _complete(study, run, _reporter(run, 0, 1, progress), tracking, is_alone=False)
     return run
 
 
-def _complete(study: Study, run: PlannedRun, report: Report, *, is_alone: bool) -> None:
+def _complete(
+    study: Study, run: PlannedRun, report: Report, tracking: Tracking, *, is_alone: bool
+) -> None:
+    from hemaseg.training.tracking import open_tracker
+
     if study.config.num_threads:
         import torch
 
@@ -121,34 +158,43 @@ def _complete(study: Study, run: PlannedRun, report: Report, *, is_alone: bool) 
             study.split,
             tolerance_mm=study.config.comparison.surface_tolerance_mm,
             report=report,
+            tracker=open_tracker(tracking.names, run.folder, tell=tracking.tell),
             is_alone=is_alone,
         )
 
 
 def _run_in_turn(
-    study: Study, missing: Sequence[PlannedRun], progress: Progress | None
+    study: Study, missing: Sequence[PlannedRun], progress: Progress | None, tracking: Tracking
 ) -> dict[str, str]:
     """Name and error of each run that failed."""
     failed = {}
     for num_done, run in enumerate(missing):
         try:
             report = _reporter(run, num_done, len(missing), progress)
-            _complete(study, run, report, is_alone=True)
+            _complete(study, run, report, tracking, is_alone=True)
         except HemasegError as error:
             failed[run.name] = str(error)
     return failed
 
 
 def _run_at_once(
-    study: Study, missing: Sequence[PlannedRun], num_jobs: int, progress: Progress | None
+    study: Study,
+    missing: Sequence[PlannedRun],
+    num_jobs: int,
+    progress: Progress | None,
+    trackers: Sequence[str],
 ) -> dict[str, str]:
     """Name and last words of each run that failed."""
     # -P: a file in the current folder is never taken for a module of the same name.
     command = (sys.executable, "-P", "-m", "hemaseg", "compare", str(study.file.absolute()))
+    options = (
+        *("--output", str(study.folder.absolute())),
+        *chain.from_iterable(("--track", name) for name in trackers),
+    )
     jobs = [
         Job(
             run.name,
-            (*command, "--output", str(study.folder.absolute()), "--run", str(run.number)),
+            (*command, *options, "--run", str(run.number)),
             run.folder / LOG,
         )
         for run in missing

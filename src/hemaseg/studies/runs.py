@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hemaseg.cohorts.split import Parts, Split, parts
 from hemaseg.cohorts.table import Cohort
@@ -14,6 +15,9 @@ from hemaseg.config import ArmConfig, RunConfig
 from hemaseg.errors import CheckpointError, ConfigError, TrainingError
 from hemaseg.evaluation.scoring import evaluate_cohort
 from hemaseg.evaluation.tables import write_scores
+
+if TYPE_CHECKING:
+    from hemaseg.training.tracking import JoinedTracker
 
 Report = Callable[[str, float], None]
 """Called with what is being done, and the share of the run's training that is done."""
@@ -145,6 +149,7 @@ def complete_run(
     *,
     tolerance_mm: float,
     report: Report,
+    tracker: "JoinedTracker | None" = None,
     is_alone: bool = True,
 ) -> None:
     """Do what is left.
@@ -155,6 +160,7 @@ def complete_run(
         split: Its folds.
         tolerance_mm: Of the surface Dice.
         report: Called often.
+        tracker: Told of the training; None for none.
         is_alone: Whether no other run of the study can run meanwhile.
 
     Raises:
@@ -169,7 +175,7 @@ def complete_run(
             file.unlink(missing_ok=True)
         was_alone = _was_alone(run)
         try:
-            _train(run, selected, split, report)
+            _train(run, selected, split, report, tracker)
         finally:
             _update_record(run, ran_alone=was_alone and is_alone)
     if not run.list_of_predictions.exists():
@@ -208,10 +214,17 @@ def is_trained(run: PlannedRun, split: Split) -> bool:
     return True
 
 
-def _train(run: PlannedRun, selected: Parts, split: Split, report: Report) -> None:
+def _train(
+    run: PlannedRun,
+    selected: Parts,
+    split: Split,
+    report: Report,
+    tracker: "JoinedTracker | None",
+) -> None:
     from hemaseg.slices.dataset import load_slices
     from hemaseg.training import loop
     from hemaseg.training.progress import Reading
+    from hemaseg.training.tracking import UNTRACKED
 
     reading = Reading("reading")
     training, validation = (
@@ -231,6 +244,7 @@ def _train(run: PlannedRun, selected: Parts, split: Split, report: Report) -> No
             split.cohort_sha256, split.sha256, run.fold, selected.train.modality
         ),
         resumes=True,
+        tracker=tracker or UNTRACKED,
         progress=lambda step: report(
             step.describe(), (step.epoch - 1 + step.step / step.num_steps) / step.num_epochs
         ),

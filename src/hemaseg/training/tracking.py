@@ -76,6 +76,16 @@ def open_tracker(
     Raises:
         ConfigError: A tracker is unknown, or not installed.
     """
+    require_trackers(names)
+    return JoinedTracker({name: TRACKERS[name](folder) for name in names}, tell)
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """Check that trackers are known and installed.
+
+    Raises:
+        ConfigError: One is not.
+    """
     for name in names:
         if name not in TRACKERS:
             known = ", ".join(TRACKERS)
@@ -85,7 +95,6 @@ def open_tracker(
                 f'tracker {name} is not installed. Run pip install "hemaseg[{name}]", or leave it '
                 "out."
             )
-    return JoinedTracker({name: TRACKERS[name](folder) for name in names}, tell)
 
 
 class JoinedTracker:
@@ -191,7 +200,9 @@ class _MLflow:
             self._run_id = earlier
             self._client.update_run(earlier, status="RUNNING")
             return
-        run = self._client.create_run(self._experiment(), run_name=self._folder.resolve().name)
+        # With the folder above, which is the arm where the run is one of a study.
+        name = "/".join(self._folder.resolve().parts[-2:])
+        run = self._client.create_run(self._experiment(), run_name=name)
         self._run_id = run.info.run_id
         write_record(_Tracked(mlflow_run_id=self._run_id), self._folder / "tracking.json")
         params = [Param(name, str(value)[:_MAX_VALUE]) for name, value in parameters.items()]
