@@ -344,6 +344,7 @@ def test_no_worker(
 
 
 OTHER = {
+    "older/scipy-0.9.dist-info/METADATA": "Metadata-Version: 2.1\nName: scipy\nVersion: 0.9\n",
     "old/hemaseg-9.9.dist-info/METADATA": "Metadata-Version: 2.1\nName: hemaseg\nVersion: 9.9\n",
     "none/sitecustomize.py": """
 from importlib import metadata
@@ -369,10 +370,11 @@ hide(importlib_metadata.MetadataPathFinder)
             "old",
             f"has hemaseg 9.9, expected hemaseg {version('hemaseg')} as here. Install the same",
         ),
+        ("older", "has scipy 0.9, expected scipy "),
         ("none", "has no hemaseg (No package metadata was found for hemaseg), expected hemaseg "),
     ],
 )
-def test_a_worker_with_another_hemaseg_or_none(
+def test_a_worker_with_other_software_or_none(
     hemaseg: Verb, folder: Path, others: Machines, place: str, words: str
 ) -> None:
     for name, text in OTHER.items():
@@ -383,7 +385,7 @@ def test_a_worker_with_another_hemaseg_or_none(
     ended = hemaseg(*predict("out", "--cluster", others.scheduler_file))
     others.end(worker)
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err.startswith("hemaseg: the worker on tcp://")
+    assert ended.err.startswith("hemaseg: the worker on ")
     assert words in ended.err
     assert not (folder / "out").exists()
 

@@ -7,6 +7,7 @@ to another worker. What is sent are paths, options and records. See docs/cluster
 
 import json
 import logging
+import platform
 import re
 import socket
 import threading
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, chdir
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
@@ -42,6 +43,12 @@ WAIT_S = 60.0
 LOOK_S = 1.0
 """Between looks for workers that came or went."""
 
+_DECISIVE = (
+    *("highdicom", "imagecodecs", "matplotlib", "nibabel", "numpy", "openvino", "pillow"),
+    *("pydicom", "scipy", "torch"),
+)
+"""Packages of which other versions, or none, can give other files."""
+
 _ADDRESS = re.compile(r"([a-z]+://)?[^/\s]+:[0-9]+")
 _GO_ON = "Cases that are done are kept; the same command does the others."
 _ONE_AT_A_TIME = threading.Lock()
@@ -57,14 +64,14 @@ class _Order:
         folder: What they are relative to.
         token: A folder in the file system of the results.
         model_sha256: Of the record of each model.
-        hemaseg: Version.
+        software: Versions of what results depend on, by name.
     """
 
     job: Job
     folder: Path
     token: Path
     model_sha256: tuple[str, ...]
-    hemaseg: str
+    software: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def _predict(errand: _Errand) -> _Reply | HemasegError | None:
     order, source = errand.order, errand.source
     with _ONE_AT_A_TIME:
         try:
-            _require_version(version("hemaseg"), order.hemaseg, socket.gethostname())
+            _require_software(order.software, socket.gethostname())
             with _working_folder(order):
                 _require_files(order)
                 predictor = _predictor(order.job, order.folder, order.model_sha256)
@@ -125,6 +132,32 @@ def _require_version(found: object, expected: str, worker: str) -> None:
         raise ClusterError(
             f"the worker on {worker} has {known}, expected hemaseg {expected} as here. Install the "
             f"same on all machines and start the workers again. {_GO_ON}"
+        )
+
+
+def _software() -> dict[str, str]:
+    """Versions here of what results depend on; "none" is one that is not installed."""
+    found = {"hemaseg": version("hemaseg"), "python": platform.python_version()}
+    for name in _DECISIVE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def _require_software(expected: dict[str, str], worker: str) -> None:
+    """Results shall not depend on who made them."""
+    found = _software()
+    others = [name for name in expected if found[name] != expected[name]]
+    if others:
+        theirs, ours = (
+            ", ".join(f"{name} {versions[name]}" for name in others)
+            for versions in (found, expected)
+        )
+        raise ClusterError(
+            f"the worker on {worker} has {theirs}, expected {ours} as here: results could differ. "
+            f"Install the same on all machines and start the workers again. {_GO_ON}"
         )
 
 
@@ -216,7 +249,7 @@ class Cluster:
             folder=Path.cwd(),
             token=Path(token),
             model_sha256=tuple(file_sha256(folder / MODEL) for folder in job.run_folders),
-            hemaseg=version("hemaseg"),
+            software=_software(),
         )
         for _, reply in self._replies([_Errand(self._order)]):
             if isinstance(reply, Exception):
