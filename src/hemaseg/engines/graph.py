@@ -164,9 +164,10 @@ def _split(values: Tensor, parts: Parts, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def _constant(values: Tensor) -> Any:
-    from openvino import opset1 as ops
+    # Not opset1.constant, which makes a list of all numbers.
+    from openvino.op import Constant
 
-    return ops.constant(values.detach().cpu().float().contiguous().numpy())
+    return Constant(values.detach().cpu().float().contiguous().numpy())
 
 
 def _of_channels(values: Tensor) -> Any:
