@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hemaseg.config import ModelConfig, Recipe, RunConfig
 from hemaseg.errors import TrainingError
 from hemaseg.training import memory
 from hemaseg.training.device import Precision
-from hemaseg.training.memory import LiveBytes, require_memory, training_mib
+from hemaseg.training.memory import LiveBytes, checkpoint_mib, require_memory, training_mib
 
 CPU = torch.device("cpu")
 NETWORKS = [("unet", 4), ("dr_unet", 8), ("dense_unet", 4), ("textbook_unet", 4)]
@@ -162,6 +163,65 @@ def test_prediction_is_near_what_is_measured(recomputes: bool) -> None:
     assert measured == pytest.approx(found, rel=0.1)
 
 
+MEASURE_CHECKPOINT = """
+import json, sys, torch
+from pathlib import Path
+from hemaseg.config import RunConfig
+from hemaseg.models.catalogue import build_model
+from hemaseg.training.checkpoint import save_weights
+from hemaseg.training.device import peak_memory_mib, resident_memory_mib
+from hemaseg.training.memory import checkpoint_mib
+from hemaseg.training.progress import Epoch
+from hemaseg.training.resumption import RunIdentity, TrainingState, write_checkpoint
+
+config = RunConfig.model_validate(json.loads(sys.argv[1]))
+folder, cpu = Path(sys.argv[2]), torch.device("cpu")
+identity = RunIdentity(
+    config=config, cohort_sha256="", split_sha256="", fold=0, start_weights_sha256=None,
+    precision="fp32",
+)
+def save(options):
+    network = build_model(config.model.name, options).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(network.parameters())
+    network(torch.rand(2, 1, 32, 32)).sum().backward()
+    optimiser.step()
+    state = TrainingState(network, optimiser, None, None, torch.Generator())
+    state.done.append(Epoch(1, *(8 * [0.5])))
+    save_weights(folder, network)
+    write_checkpoint(folder, state, identity, cpu)
+
+save({"base_width": 4})  # loads all code
+before = resident_memory_mib()
+save(config.model.options)
+print(json.dumps([checkpoint_mib(config.model), peak_memory_mib(cpu) - before]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_a_checkpoint_takes_what_is_foretold(tmp_path: Path) -> None:
+    config = settings("unet", 32, image_size=32)
+    output = subprocess.run(
+        [sys.executable, "-c", MEASURE_CHECKPOINT, config.model_dump_json(), tmp_path],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+    ).stdout
+    foretold, measured = json.loads(output)
+    assert 0.8 * foretold < measured < 1.05 * foretold
+
+
+def test_small_steps_are_asked_for_what_a_checkpoint_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(width=8, image_size=32)
+    saving_mib = checkpoint_mib(config.model)
+    assert saving_mib > predicted(config, 2)
+    available(monkeypatch, saving_mib - 0.01)
+    with pytest.raises(TrainingError, match=f"would take {saving_mib:,.0f} MiB"):
+        require(config, num_slices=2)
+    available(monkeypatch, saving_mib)
+    require(config, num_slices=2)
+
+
 def available(monkeypatch: pytest.MonkeyPatch, mib: float | None) -> None:
     monkeypatch.setattr(memory, "available_memory_mib", lambda device: mib)
 
@@ -212,7 +272,7 @@ def test_what_just_fits_or_cannot_be_known_is_not_refused(monkeypatch: pytest.Mo
 
 
 def test_a_batch_is_no_larger_than_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    available(monkeypatch, predicted(settings(), 2))
-    require(settings(), num_slices=2)
+    available(monkeypatch, predicted(settings(image_size=128), 2))
+    require(settings(image_size=128), num_slices=2)
     with pytest.raises(TrainingError, match="with 3 slices of"):
-        require(settings(), num_slices=3)
+        require(settings(image_size=128), num_slices=3)

@@ -148,6 +148,17 @@ def training_mib(
     return live.peak / 2**20
 
 
+def checkpoint_mib(model: ModelConfig) -> float:
+    """Most that the tensors of a training on a CPU take while it writes a checkpoint, in MiB.
+
+    That is between two steps, when there are no activations: eight times the weights, which are
+    there with gradients and two moments, as plain copies with the moments, and as the best so far.
+    """
+    with torch.device("meta"):
+        network: nn.Module = build_model(model.name, model.options)
+    return 8 * sum(weight.nbytes for weight in network.parameters()) / 2**20
+
+
 def require_memory(
     config: RunConfig,
     *,
@@ -172,7 +183,8 @@ def require_memory(
 
     Returns:
         What `peak_memory_mib` is expected to say after training, in MiB. On a CPU that is of the
-        whole process, so what is resident now (PyTorch, the slices) is added to `training_mib`.
+        whole process, so what is resident now (PyTorch, the slices) is added to the larger of
+        `training_mib` and `checkpoint_mib`.
 
     Raises:
         TrainingError: It does not fit; says what would.
@@ -254,10 +266,12 @@ def _with_recomputation(config: RunConfig, is_on: bool) -> RunConfig:
 def _training_mib(
     config: RunConfig, device: torch.device, precision: Precision, batch_size: int
 ) -> float:
-    return training_mib(
+    step_mib = training_mib(
         config.model,
         config.recipe,
         batch_size=batch_size,
         precision=precision,
         device_type=device.type,
     )
+    # Of a device that is no CPU, a checkpoint takes nothing.
+    return max(step_mib, checkpoint_mib(config.model) if device.type == "cpu" else 0.0)
