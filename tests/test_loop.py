@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from devices import DEVICES
 from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
 from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.slices.dataset import SliceName, SliceSet
@@ -48,7 +49,9 @@ def discs(num_subjects: int, seed: int, num_slices: int = 4) -> SliceSet:
     return SliceSet(torch.stack(images).half(), torch.stack(masks), tuple(names))
 
 
-def config(seed: int = 0, model: str = "unet", **sections: dict[str, object]) -> RunConfig:
+def config(
+    seed: int = 0, model: str = "unet", device: str = "cpu", **sections: dict[str, object]
+) -> RunConfig:
     content: dict[str, object] = {
         "description": "test",
         "slices": {"image_size": 32},
@@ -59,7 +62,7 @@ def config(seed: int = 0, model: str = "unet", **sections: dict[str, object]) ->
     return RunConfig(
         model=ModelConfig(name=model, options={"base_width": 8}),
         seed=seed,
-        device="cpu",
+        device=device,
         recipe=Recipe.model_validate(content),
     )
 
@@ -91,9 +94,11 @@ def test_run_folder_is_complete_and_says_what_was_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["unet", "dr_unet", "dense_unet"])
-def test_same_seed_gives_same_bits(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_same_seed_gives_same_bits(tmp_path: Path, model: str, device: str) -> None:
     augmented = config(
         model=model,
+        device=device,
         augmentation={"rotation_deg": 20, "noise_sd": 0.1},
         slices={"negative_share": 0.25},
     )

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from devices import DEVICES
 from hemaseg.config import RunConfig
 from hemaseg.errors import CheckpointError, ConfigError, TrainingError
 from hemaseg.interruption import Terminated, stoppable
@@ -45,9 +46,10 @@ class Killed(BaseException):
     """Like a kill, it is caught by nobody."""
 
 
-def settings(name: str = "plateau", **training: object) -> RunConfig:
+def settings(name: str = "plateau", device: str = "cpu", **training: object) -> RunConfig:
     """Everything random is on; rates change by step or by epoch."""
     return config(
+        device=device,
         augmentation={"rotation_deg": 20, "noise_sd": 0.1, "flip_probability": 0.5},
         slices={"negative_share": 0.25},
         schedule={"name": name, "patience": 0},
@@ -86,10 +88,13 @@ def assert_same(folder: Path, unbroken: Path) -> None:
     assert not list(folder.glob(".*"))  # what a kill left half written
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["plateau", "cosine"])
-def test_killed_after_every_step_it_ends_with_the_same_bits(tmp_path: Path, name: str) -> None:
+def test_killed_after_every_step_it_ends_with_the_same_bits(
+    tmp_path: Path, name: str, device: str
+) -> None:
     """15 kills: each process does one step, and the last ones what remains."""
-    go(tmp_path / "unbroken", settings(name))
+    go(tmp_path / "unbroken", settings(name, device))
 
     num_kills = 0
     for number in range(40):
@@ -101,7 +106,7 @@ def test_killed_after_every_step_it_ends_with_the_same_bits(tmp_path: Path, name
                 raise Killed
 
         try:
-            go(tmp_path / "broken", settings(name), progress=second)
+            go(tmp_path / "broken", settings(name, device), progress=second)
         except Killed:
             num_kills += 1
             continue
@@ -406,14 +411,18 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_resumption import go, settings
-go(Path({folder!r}), settings({schedule!r}, num_epochs=4))
+go(Path({folder!r}), settings({schedule!r}, {device!r}, num_epochs=4))
 """
 
 
-def killed_at_random(folder: Path, num_kills: int, schedule: str, seed: int) -> int:
+def killed_at_random(
+    folder: Path, num_kills: int, schedule: str, seed: int, device: str = "cpu"
+) -> int:
     """Train in processes that are killed; how many were, while they trained."""
     chance = random.Random(seed)
-    code = TRAIN.format(tests=str(Path(__file__).parent), folder=str(folder), schedule=schedule)
+    code = TRAIN.format(
+        tests=str(Path(__file__).parent), folder=str(folder), schedule=schedule, device=device
+    )
     num_done = 0
     while num_done < num_kills:
         process = subprocess.Popen([sys.executable, "-c", code])
@@ -435,15 +444,16 @@ def killed_at_random(folder: Path, num_kills: int, schedule: str, seed: int) -> 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_twenty_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_twenty_kills_at_random_moments_change_no_bit(tmp_path: Path, device: str) -> None:
     """Real kills of real processes; runs are begun until 20 have been hit."""
     num_killed = 0
     for number in range(20):
         schedule = ("plateau", "cosine")[number % 2]
         if not (tmp_path / schedule).exists():
-            go(tmp_path / schedule, settings(schedule, num_epochs=4))
+            go(tmp_path / schedule, settings(schedule, device, num_epochs=4))
         folder = tmp_path / f"broken-{number}"
-        num_killed += killed_at_random(folder, min(4, 20 - num_killed), schedule, number)
+        num_killed += killed_at_random(folder, min(4, 20 - num_killed), schedule, number, device)
         assert_same(folder, tmp_path / schedule)
         if num_killed >= 20:
             break
