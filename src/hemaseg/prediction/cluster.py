@@ -137,7 +137,8 @@ def _require_version(found: object, expected: str, worker: str) -> None:
 
 def _software() -> dict[str, str]:
     """Versions here of what results depend on; "none" is one that is not installed."""
-    found = {"hemaseg": version("hemaseg"), "python": platform.python_version()}
+    python = ".".join(platform.python_version_tuple()[:2])
+    found = {"hemaseg": version("hemaseg"), "python": python}
     for name in _DECISIVE:
         try:
             found[name] = version(name)
