@@ -202,6 +202,19 @@ def train(folder: Path, num_epochs: int = 3, every_s: float = 0, **training: Any
     )
 
 
+THREADS = """
+from glob import glob
+names = [open(path).read() for path in glob("/proc/self/task/*/comm")]
+assert not [name for name in names if "gloo" in name], names
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed in /proc")
+def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
+    """One that wants Python's lock while the process ends would abort it, after all is done."""
+    finish(start(train(tmp_path, num_epochs=1) + THREADS))
+
+
 @pytest.mark.parametrize(
     ("training", "tolerance"),
     [

@@ -256,6 +256,11 @@ def processes(device: str) -> Iterator[Processes]:
                 "and a free port of the first one's machine. Set it as docs/clusters.md shows, or "
                 "start with torchrun."
             )
+    # DDP loads this module, whose functions keep the group that there is then, in their defaults:
+    # loaded later, it would hold the group for ever, and the group's threads, which abort the
+    # process now and then when they want Python's lock while it ends.
+    from torch.distributed.nn import functional as _  # noqa: F401
+
     try:
         if is_cuda:
             torch.cuda.set_device(found.local_rank % torch.cuda.device_count())
