@@ -14,6 +14,7 @@ FLOW = (
         "files",
         "config",
         "interruption",
+        "versions",
         "scans",
         "dicom",
         "intake",

@@ -1,19 +1,17 @@
 import json
 import sys
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.split import split_folds
 from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.config import StudyConfig
-from hemaseg.studies import provenance
-from hemaseg.studies.provenance import PACKAGES, versions, write_provenance
+from hemaseg.studies.provenance import write_provenance
+from hemaseg.versions import versions
 from small_heads import write_heads
 
 
@@ -21,21 +19,6 @@ def written(folder: Path, **parts: Any) -> dict[str, Any]:
     write_provenance(folder, **parts)
     content: dict[str, Any] = json.loads((folder / "provenance.json").read_text())
     return content
-
-
-def test_versions_are_those_that_run() -> None:
-    found = versions()
-    assert list(found) == ["python", *PACKAGES]
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert found["numpy"] == np.__version__
-
-
-def test_a_package_that_is_absent_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(package: str) -> str:
-        raise PackageNotFoundError(package)
-
-    monkeypatch.setattr(provenance, "version", absent)
-    assert versions()["torch"] == "not installed"
 
 
 def test_without_cohort_there_are_time_command_and_versions(tmp_path: Path) -> None:

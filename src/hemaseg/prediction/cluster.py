@@ -7,7 +7,6 @@ to another worker. What is sent are paths, options and records. See docs/cluster
 
 import json
 import logging
-import platform
 import re
 import socket
 import threading
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, chdir
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
@@ -32,6 +31,7 @@ from hemaseg.prediction.places import Places
 from hemaseg.prediction.predictor import CasePredictor, Job, Outcome
 from hemaseg.scans.screening import Finding
 from hemaseg.training.checkpoint import MODEL, ModelRecord, read_record
+from hemaseg.versions import versions
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -42,12 +42,6 @@ WAIT_S = 60.0
 """For a worker, where there is none."""
 LOOK_S = 1.0
 """Between looks for workers that came or went."""
-
-_DECISIVE = (
-    *("highdicom", "imagecodecs", "matplotlib", "nibabel", "numpy", "openvino", "pillow"),
-    *("pydicom", "scipy", "torch"),
-)
-"""Packages of which other versions, or none, can give other files."""
 
 _ADDRESS = re.compile(r"([a-z]+://)?[^/\s]+:[0-9]+")
 _GO_ON = "Cases that are done are kept; the same command does the others."
@@ -136,15 +130,9 @@ def _require_version(found: object, expected: str, worker: str) -> None:
 
 
 def _software() -> dict[str, str]:
-    """Versions here of what results depend on; "none" is one that is not installed."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    found = {"hemaseg": version("hemaseg"), "python": python}
-    for name in _DECISIVE:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
+    """`versions`, of Python without that of its corrections."""
+    found = versions()
+    return found | {"python": found["python"].rpartition(".")[0]}
 
 
 def _require_software(expected: dict[str, str], worker: str) -> None:

@@ -6,26 +6,13 @@ import platform
 import shlex
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hemaseg.cohorts.split import Split
 from hemaseg.cohorts.table import Cohort
 from hemaseg.config import StudyConfig
 from hemaseg.files import write_text
-
-PACKAGES = ("hemaseg", "torch", "numpy", "scipy", "pandas", "nibabel", "pillow", "matplotlib")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on; "not installed" if absent."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+from hemaseg.versions import versions
 
 
 def write_provenance(
