@@ -116,6 +116,20 @@ def test_prediction_leaves_random_numbers_alone() -> None:
     assert torch.equal(torch.rand(4), expected)
 
 
+def foretold_and_measured(code: str, config: RunConfig, *more: Path) -> tuple[float, float]:
+    """MiB that a process of its own prints."""
+    output = subprocess.run(
+        [sys.executable, "-c", code, config.model_dump_json(), *more],
+        check=True,
+        capture_output=True,
+        text=True,
+        # So that the C library gives back what is free, and tensors alone are measured.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+    ).stdout
+    foretold, measured = json.loads(output)
+    return foretold, measured
+
+
 MEASURE = """
 import json, sys, torch
 from hemaseg.config import RunConfig
@@ -151,15 +165,7 @@ print(json.dumps([predicted, peak_memory_mib(torch.device("cpu")) - before]))
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_prediction_is_near_what_is_measured(recomputes: bool) -> None:
     config = settings("dr_unet", 32, batch_size=3, image_size=256, recomputes=recomputes)
-    output = subprocess.run(
-        [sys.executable, "-c", MEASURE, config.model_dump_json()],
-        check=True,
-        capture_output=True,
-        text=True,
-        # So that the C library gives back what is free, and tensors alone are measured.
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
-    ).stdout
-    found, measured = json.loads(output)
+    found, measured = foretold_and_measured(MEASURE, config)
     assert measured == pytest.approx(found, rel=0.1)
 
 
@@ -200,14 +206,7 @@ print(json.dumps([checkpoint_mib(config.model), peak_memory_mib(cpu) - before]))
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_a_checkpoint_takes_what_is_foretold(tmp_path: Path) -> None:
     config = settings("unet", 32, image_size=32)
-    output = subprocess.run(
-        [sys.executable, "-c", MEASURE_CHECKPOINT, config.model_dump_json(), tmp_path],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
-    ).stdout
-    foretold, measured = json.loads(output)
+    foretold, measured = foretold_and_measured(MEASURE_CHECKPOINT, config, tmp_path)
     assert 0.8 * foretold < measured < 1.05 * foretold
 
 
