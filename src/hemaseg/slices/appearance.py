@@ -39,6 +39,9 @@ MIN_SCANS = 5
 COVERED = 0.995
 """Share of scans like those of training that are within the limit."""
 
+MAX_SCANS = 500
+"""Of more training scans, as many or somewhat fewer of them, evenly spread, describe all."""
+
 MIN_SPREAD = 0.01
 """A hundredth of the pixels, or of the range from black to white, is never news."""
 
@@ -131,14 +134,21 @@ def describe_appearance(slices: SliceSet) -> Appearance | None:
     Returns:
         Their description; None if there are fewer than `MIN_SCANS` scans.
     """
-    parts = slices.images[:, 0].split(_BATCH_SIZE)
-    found = np.concatenate([slice_statistics(part.float().numpy()) for part in parts])
     of_scan: dict[tuple[str, str], list[int]] = {}
     for index, name in enumerate(slices.names):
         of_scan.setdefault((name.subject, name.scan), []).append(index)
     if len(of_scan) < MIN_SCANS:
         return None
-    scans = np.stack([np.median(found[indices], axis=0) for indices in of_scan.values()])
+    described = list(of_scan.values())[:: math.ceil(len(of_scan) / MAX_SCANS)]
+    found = np.concatenate(
+        [
+            slice_statistics(slices.images[indices, 0].float().numpy())
+            for scan in described
+            for indices in torch.tensor(scan).split(_BATCH_SIZE)
+        ]
+    )
+    ends = np.cumsum([len(scan) for scan in described])[:-1]
+    scans = np.stack([np.median(part, axis=0) for part in np.split(found, ends)])
     return Appearance(scans=_reference(scans), slices=_reference(found))
 
 
