@@ -13,9 +13,16 @@ from torch import nn
 
 from hemaseg.config import ModelConfig, Recipe, RunConfig
 from hemaseg.errors import TrainingError
+from hemaseg.slices.dataset import SliceName, SliceSet
 from hemaseg.training import memory
 from hemaseg.training.device import Precision
-from hemaseg.training.memory import LiveBytes, checkpoint_mib, require_memory, training_mib
+from hemaseg.training.memory import (
+    LiveBytes,
+    checkpoint_mib,
+    goes_on_device,
+    require_memory,
+    training_mib,
+)
 
 CPU = torch.device("cpu")
 NETWORKS = [("unet", 4), ("dr_unet", 8), ("dense_unet", 4), ("textbook_unet", 4)]
@@ -275,3 +282,19 @@ def test_a_batch_is_no_larger_than_the_epoch(monkeypatch: pytest.MonkeyPatch) ->
     require(settings(image_size=128), num_slices=2)
     with pytest.raises(TrainingError, match="with 3 slices of"):
         require(settings(image_size=128), num_slices=3)
+
+
+def test_slices_go_on_a_gpu_that_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = SliceSet(
+        torch.zeros(8, 1, 256, 256, dtype=torch.float16),  # 1 MiB
+        torch.zeros(8, 1, 256, 256, dtype=torch.bool),  # half a MiB
+        tuple(SliceName("s", "s.png", index) for index in range(8)),
+    )
+    assert slices.num_bytes == 1.5 * 2**20
+    monkeypatch.setattr(memory, "available_memory_mib", lambda device: 206.0)
+    gpu = torch.device("cuda")
+    assert goes_on_device([slices, slices], 100.0, gpu)
+    assert not goes_on_device([slices, slices], 100.1, gpu)
+    assert not goes_on_device([slices, slices], 100.0, torch.device("cpu"))
+    monkeypatch.setattr(memory, "available_memory_mib", lambda device: None)
+    assert not goes_on_device([slices], 0.0, gpu)

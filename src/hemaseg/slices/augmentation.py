@@ -27,8 +27,9 @@ def augment(
         images: `(N, 1, H, W)` float in [0, 1], H = W.
         masks: `(N, 1, H, W)` float, 0 or 1.
         config: Ranges; all zero returns the inputs.
-        generator: CPU generator; the only source of randomness, so equal seeds repeat on any
-            device.
+        generator: CPU generator; the only source of randomness. It draws all changes on any device
+            alike, but for the noise of images on a GPU: a generator there draws it from a seed of
+            this one, the same each time, and not that of a CPU.
         share: Which slices of a batch these are, if it is divided: changes are drawn for all of it,
             so that each slice gets the same ones however it is divided.
         num_drawn: Slices of that batch; N unless given.
@@ -52,10 +53,10 @@ def augment(
     limit = -math.log(1 - config.gamma)
     exponent = uniform(-limit, limit).exp()
     contrast = uniform(1 - config.contrast, 1 + config.contrast)
-    noise = torch.zeros(0)
+    noise, noise_sd = torch.zeros(0), torch.zeros_like(contrast)
     if config.noise_sd > 0:
-        noise = torch.randn((num, *images.shape[1:]), generator=generator)[share]
-        noise *= uniform(0, config.noise_sd).view(-1, 1, 1, 1)
+        noise = _normal((num, *images.shape[1:]), images.device, generator)[share]
+        noise_sd = uniform(0, config.noise_sd)
     if not len(images):  # A share may be empty, but its random numbers are drawn.
         return images, masks
 
@@ -64,16 +65,27 @@ def augment(
     theta = torch.stack(
         [torch.stack([flip * cos, -flip * sin, shift_x], 1), torch.stack([sin, cos, shift_y], 1)], 1
     )
-    grid = functional.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    # All in one copy: a GPU would wait for each.
+    columns = [theta.flatten(1), *(values[:, None] for values in (exponent, contrast, noise_sd))]
+    drawn = torch.cat(columns, dim=1).to(images.device, non_blocking=True)
+    theta = drawn[:, :6].unflatten(1, (2, 3))
+    exponent, contrast, noise_sd = drawn[:, 6:, None, None, None].unbind(1)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     images = functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
     masks = functional.grid_sample(masks, grid, mode="nearest", align_corners=False)
 
-    def per_slice(values: Tensor) -> Tensor:
-        return values.view(-1, 1, 1, 1).to(images.device)
-
-    images = images.clamp(0, 1) ** per_slice(exponent)
+    images = images.clamp(0, 1) ** exponent
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = mean + (images - mean) * per_slice(contrast)
+    images = mean + (images - mean) * contrast
     if config.noise_sd > 0:
-        images = images + noise.to(images.device)
+        images = images + noise * noise_sd
     return images.clamp(0, 1), masks
+
+
+def _normal(shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers where they are needed: a CPU draws them slower than a GPU trains."""
+    if device.type != "cuda":
+        return torch.randn(shape, generator=generator).to(device)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    there = torch.Generator(device).manual_seed(seed)
+    return torch.randn(shape, generator=there, device=device)

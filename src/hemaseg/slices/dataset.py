@@ -51,8 +51,27 @@ class SliceSet:
 
     @property
     def has_lesion(self) -> Tensor:
-        """`(N,)` bool."""
-        return self.masks.flatten(1).any(dim=1)
+        """`(N,)` bool, on the CPU."""
+        return self.masks.flatten(1).any(dim=1).cpu()
+
+    @property
+    def num_bytes(self) -> int:
+        """Of images and masks."""
+        return self.images.nbytes + self.masks.nbytes
+
+    def on(self, device: torch.device) -> "SliceSet":
+        """The same slices with images and masks on a device."""
+        return SliceSet(self.images.to(device), self.masks.to(device), self.names)
+
+    def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Images and masks of some slices, both float32, on a device that need not be theirs."""
+        chosen = indices.to(self.images.device, non_blocking=True)
+        images, masks = self.images[chosen], self.masks[chosen]
+        if device.type == "cuda" and not images.is_cuda:
+            # From pinned memory a GPU fetches while it computes.
+            images, masks = images.pin_memory(), masks.pin_memory()
+        images, masks = (part.to(device, non_blocking=True) for part in (images, masks))
+        return images.float(), masks.float()
 
     def select(self, indices: Tensor) -> "SliceSet":
         """The slices at these indices, in this order."""

@@ -56,7 +56,7 @@ def _logit_counts(network: nn.Module, slices: SliceSet, batch_size: int) -> Logi
     counts = LogitCounts()
     with torch.inference_mode():
         for indices in torch.arange(len(slices)).split(batch_size):
-            images = slices.images[indices].float().to(device)
+            images, masks = slices.batch(indices, device)
             logits = network(images.contiguous(memory_format=memory_format(device))).float()
-            counts.add(logits.cpu().numpy(), slices.masks[indices].numpy())
+            counts.add(logits.cpu().numpy(), masks.bool().cpu().numpy())
     return counts

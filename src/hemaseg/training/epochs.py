@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +33,25 @@ from hemaseg.training.checkpoint import (
     read_record,
     save_model,
 )
-from hemaseg.training.device import memory_format, peak_memory_mib, reset_peak_memory
+from hemaseg.training.device import (
+    available_memory_mib,
+    memory_format,
+    peak_memory_mib,
+    reset_peak_memory,
+)
 from hemaseg.training.losses import loss
 from hemaseg.training.optimisation import make_optimiser, make_schedules
 from hemaseg.training.processes import Processes
 from hemaseg.training.progress import Epoch, Progress
+from hemaseg.training.recording import Recorded
 from hemaseg.training.resumption import Checkpoint, RunIdentity, TrainingState, write_checkpoint
 from hemaseg.training.tracking import Tracker
 from hemaseg.training.validation import THRESHOLD, validate
+
+_STEPS_BETWEEN_CHECKS = 16
+"""On a GPU: how late a number that is not finite is seen. Nothing is kept of such a training."""
+_LEAST_STEPS_RECORDED = 8
+"""Of an epoch: recording takes as long as a few steps."""
 
 
 class Epochs:
@@ -68,6 +80,7 @@ class Epochs:
             device.type, torch.bfloat16, enabled=record.precision == "bf16"
         )
         self._checkpoint_s = 0.0
+        self._waiting: list[_Waiting] = []
         torch.manual_seed(config.seed)
         network = build_model(config.model.name, config.model.options)
         network = network.to(device, memory_format=self._layout)  # type: ignore[call-overload]
@@ -101,8 +114,8 @@ class Epochs:
             checkpoint.restore(state, self._identity)
             if self._processes.is_first and state.done:
                 self._restore_best(checkpoint)
-        joined = self._processes.join(state.network)
         reset_peak_memory(self._device)
+        joined = self._recorded(self._processes.join(state.network))
         last_s = time.monotonic()
 
         def keep() -> None:
@@ -132,11 +145,13 @@ class Epochs:
             joined.train()
             batches = state.order.split(self._recipe.training.batch_size)
             for indices in batches[state.step :]:
-                state.sum_loss += self._step(joined, indices)
+                self._step(joined, indices)
                 state.step += 1
                 state.elapsed_s = time.perf_counter() - begin_s
                 self._show()
                 keep()
+            self._check()
+            state.elapsed_s = time.perf_counter() - begin_s
             # Several processes can only stop where all of them are.
             self._finish_epoch(begin_s, keep if self._processes.num == 1 else lambda: None)
             if self._processes.is_first:
@@ -147,6 +162,7 @@ class Epochs:
 
     def write_checkpoint(self) -> None:
         """Write one now; by the first process, between two steps."""
+        self._check()
         self._checkpoint_s = write_checkpoint(
             *(self._folder, self.state, self._identity, self._device, self._processes.num)
         )
@@ -176,16 +192,15 @@ class Epochs:
             modality=self._record.modality,
         )
 
-    def _step(self, joined: nn.Module, indices: Tensor) -> float:
-        """Change the weights once by a batch; its loss."""
-        recipe, state, total = self._recipe, self.state, 0.0
+    def _step(self, joined: nn.Module, indices: Tensor) -> None:
+        """Change the weights once by a batch."""
+        recipe, state, losses = self._recipe, self.state, []
         # The last step's gradients go before this step's activations come.
         state.optimiser.zero_grad(set_to_none=True)
         parts = indices.split(recipe.training.slices_per_pass)
         for number, part in enumerate(parts, 1):
             share = self._processes.share(len(part))
-            images = self._training.images[part[share]].float().to(self._device)
-            masks = self._training.masks[part[share]].float().to(self._device)
+            images, masks = self._training.batch(part[share], self._device)
             images, masks = augment(
                 *(images, masks, recipe.augmentation, state.random),
                 share=share,
@@ -199,14 +214,51 @@ class Epochs:
                 value = loss(logits, masks, recipe.loss, self._processes)
                 if len(parts) > 1:
                     value = value * (len(part) / len(indices))
-                total += self._finite(value, "loss", indices)
+                losses.append(value.detach())
                 value.backward()
         gradients = [w.grad for w in state.network.parameters() if w.grad is not None]
-        self._finite(nn.utils.get_total_norm(gradients), "norm of the gradients", indices)
+        norm = nn.utils.get_total_norm(gradients)
+        self._waiting.append(_Waiting(state.step + 1, torch.stack(losses), norm, indices))
+        # To look at a number, one waits for the GPU, which then waits for the next step.
+        if self._device.type != "cuda" or len(self._waiting) == _STEPS_BETWEEN_CHECKS:
+            self._check()
         state.optimiser.step()
         if state.cosine is not None:
             state.cosine.step()
-        return total
+
+    def _check(self) -> None:
+        """Add the losses of the last steps to the sum; an error if a number is not finite."""
+        for waiting in self._waiting:
+            losses = waiting.losses.tolist()
+            for what, number in [
+                *(("loss", value) for value in losses),
+                ("norm of the gradients", float(waiting.norm)),
+            ]:
+                if not math.isfinite(number):
+                    raise self._not_finite(what, number, waiting)
+            self.state.sum_loss += sum(losses)
+        self._waiting.clear()
+
+    def _recorded(self, joined: nn.Module) -> nn.Module:
+        """On a GPU the network with its passes recorded, where that can be and memory allows it."""
+        training = self._recipe.training
+        is_whole = self._processes.num == 1 and training.slices_per_pass == training.batch_size
+        # The last batch of an epoch, which is not recorded, takes memory beside the recording.
+        needed_mib = 2 * (self._record.predicted_peak_mib or math.inf)
+        if (
+            self._device.type != "cuda"
+            or not is_whole
+            or training.recomputes_activations
+            or self._num_steps < _LEAST_STEPS_RECORDED
+            or needed_mib > (available_memory_mib(self._device) or 0.0)
+        ):
+            return joined
+        return Recorded(
+            joined.train(),
+            training.batch_size,
+            self._recipe.slices.image_size,
+            self._record.precision,
+        )
 
     def _finish_epoch(self, begin_s: float, between: Callable[[], None]) -> None:
         """Validate, keep the weights if they are the best, add a row to the table."""
@@ -270,18 +322,24 @@ class Epochs:
                 )
             )
 
-    def _finite(self, value: Tensor, what: str, indices: Tensor) -> float:
-        """A number as a float; an error that names the batch's cases if it is NaN or infinite."""
-        number = float(value.detach())
-        if math.isfinite(number):
-            return number
-        names = [self._training.names[i] for i in indices.tolist()]
+    def _not_finite(self, what: str, number: float, waiting: "_Waiting") -> TrainingError:
+        """An error that names the batch's cases."""
+        names = [self._training.names[i] for i in waiting.indices.tolist()]
         cases = ", ".join(f"{name.image} (slice {name.index})" for name in names)
-        raise TrainingError(
-            f"{what} is {number} in epoch {len(self.state.done) + 1}, step {self.state.step + 1}, "
+        return TrainingError(
+            f"{what} is {number} in epoch {len(self.state.done) + 1}, step {waiting.step}, "
             f"expected a finite number; batch: {cases}. Lower optimiser.learning_rate, use "
             "training.precision fp32, or look at these images."
         )
+
+
+class _Waiting(NamedTuple):
+    """Numbers of a step, still where they were computed."""
+
+    step: int
+    losses: Tensor
+    norm: Tensor
+    indices: Tensor
 
 
 def rank(epoch: Epoch) -> tuple[float, float]:

@@ -35,7 +35,7 @@ from hemaseg.training.device import (
 )
 from hemaseg.training.doubt import add_doubt
 from hemaseg.training.epochs import Epochs, rank
-from hemaseg.training.memory import require_memory
+from hemaseg.training.memory import goes_on_device, require_memory
 from hemaseg.training.processes import ALONE, Processes
 from hemaseg.training.progress import CHECKPOINT_EVERY_S, Progress
 from hemaseg.training.resumption import (
@@ -156,6 +156,10 @@ def train(
         num_slices=num_lesion_slices,
         num_processes=processes.num,
     )
+    near = training, validation
+    if goes_on_device(near, predicted_mib, device):
+        near = training.on(device), validation.on(device)
+        predicted_mib += sum(part.num_bytes for part in near) / 2**20
     record = RunRecord(
         status="running",
         device=str(device),
@@ -181,9 +185,7 @@ def train(
         remove_checkpoints(folder, apart_from=checkpoint)
         write_config(config, folder / "config.toml")
         write_record(record, folder / RUN)
-    run = Epochs(
-        config, training, validation, folder, record, identity, device, processes, progress
-    )
+    run = Epochs(config, *near, folder, record, identity, device, processes, progress)
 
     calibration: Calibration | None = None
 

@@ -8,7 +8,7 @@ only the processor's library knows it, is scratch space within an operation.
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from hemaseg.config import ModelConfig, Recipe, RunConfig
 from hemaseg.errors import TrainingError
 from hemaseg.models.catalogue import build_model, model_class
 from hemaseg.models.recomputation import recomputation
+from hemaseg.slices.dataset import SliceSet
 from hemaseg.training.device import (
     Precision,
     available_memory_mib,
@@ -157,6 +158,19 @@ def checkpoint_mib(model: ModelConfig) -> float:
     with torch.device("meta"):
         network: nn.Module = build_model(model.name, model.options)
     return 8 * sum(weight.nbytes for weight in network.parameters()) / 2**20
+
+
+def goes_on_device(sets: Sequence[SliceSet], step_mib: float, device: torch.device) -> bool:
+    """Whether all slices can lie on a GPU, which then never waits for them.
+
+    Args:
+        sets: For training and validation.
+        step_mib: Peak of a step without them.
+        device: On a CPU they lie where they are.
+    """
+    needed_mib = step_mib + sum(part.num_bytes for part in sets) / 2**20
+    # Half of it stays free, for the network's recording and for other programs.
+    return device.type == "cuda" and needed_mib <= 0.5 * (available_memory_mib(device) or 0.0)
 
 
 def require_memory(

@@ -10,9 +10,15 @@ from hemaseg.config import OptimiserConfig, ScheduleConfig
 
 
 def make_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over all weights."""
+    """Adam or AdamW over all weights; on a GPU all of them at once."""
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    weights = list(network.parameters())
+    return kind(
+        weights,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=weights[0].is_cuda or None,
+    )
 
 
 def make_schedules(

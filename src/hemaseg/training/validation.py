@@ -55,12 +55,11 @@ def validate(
     with torch.inference_mode(), autocast:
         for indices in batches[processes.rank :: processes.num]:
             between()
-            images = slices.images[indices].float().to(device)
-            masks = slices.masks[indices].to(device)
+            images, masks = slices.batch(indices, device)
             logits = network(images.contiguous(memory_format=memory_format(device))).float()
-            sums[0] += float(loss(logits, masks.float(), config.recipe.loss)) * len(indices)
+            sums[0] += float(loss(logits, masks, config.recipe.loss)) * len(indices)
             owners = [index_of[slices.names[i].subject] for i in indices.tolist()]
-            found = _overlap(logits.sigmoid() >= THRESHOLD, masks)
+            found = _overlap(logits.sigmoid() >= THRESHOLD, masks.bool())
             counts.index_add_(0, torch.tensor(owners), found.cpu().double())
         sums = processes.total(sums.to(processes.device)).cpu()
     scores = [OverlapCounts(*map(int, row)).dice for row in sums[1:].view(-1, 3).tolist()]
