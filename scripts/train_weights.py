@@ -11,26 +11,48 @@
 Without `--modality` one network learns CT and MRI; two epochs of that taught it CT and nothing of
 MRI, so the second pass is of CT alone. Training slices are of synthetic heads alone;
 `--sich-repeats N` adds the training part of ct-phe-sich, each slice N times in an epoch. `--start
-RUN` begins from the weights of another run. The epoch is chosen by Dice per subject over
-`NUM_HELD_OUT` synthetic heads that are not trained on and, with `--sich`, the validation part of
+RUN` begins from the weights of another run. The epoch is chosen by Dice per subject over the last
+`NUM_HELD_OUT` synthetic heads, which are not trained on, and, with `--sich`, the validation part of
 ct-phe-sich; its test part (`configs/weights/sich-split.json`) is never read.
+
+    python scripts/train_weights.py --seeds 20000 1000 --modality MRI --jobs 16
+        --recipe configs/weights/mri-192.toml -o run
+
+makes the heads of these seeds in memory, by as many processes, for GPUs that learn faster than
+files are read: turned, and half of them 8-bit exports.
 """
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
+# Each process that makes heads would have NumPy use all cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hemaseg.cohorts.split import parts, read_split
 from hemaseg.cohorts.table import Cohort, read_cohort
 from hemaseg.config import Recipe, RunConfig, parse_config, read_config
 from hemaseg.errors import HemasegError
 from hemaseg.models.catalogue import MODELS
-from hemaseg.slices.dataset import SliceSet, load_slices
+from hemaseg.phantoms.heads import HeadOptions, synthesise
+from hemaseg.slices.dataset import SliceName, SliceSet, fit_to_square, load_slices
+from hemaseg.slices.intensity import intensity_range
 from hemaseg.training.checkpoint import load_start
 from hemaseg.training.loop import DataOrigin, train
 from hemaseg.training.progress import Progress
+
+Modality = Literal["CT", "MRI"]
 
 SPLIT = Path(__file__).parents[1] / "configs" / "weights" / "sich-split.json"
 NUM_HELD_OUT = 20
@@ -40,6 +62,42 @@ NUM_HELD_OUT = 20
 def of_modality(cohort: Cohort, modality: str) -> Cohort:
     """The subjects whose images are of a modality."""
     return cohort.select({case.subject for case in cohort.images if case.modality == modality})
+
+
+def head_slices(seeds: Sequence[int], modality: Modality, recipe: Recipe, jobs: int) -> SliceSet:
+    """The slices of synthetic heads, as the network gets them; one head for each seed.
+
+    Args:
+        seeds: Of the heads.
+        modality: Of all of them.
+        recipe: Image size and intensity.
+        jobs: Processes that make them.
+    """
+    # Forked before this process has threads; spawned ones would each import everything anew.
+    context = get_context("fork")
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+        made = list(pool.map(partial(_one_head, modality, recipe), seeds, chunksize=4))
+    names = [
+        SliceName(f"head_{seed:05}", f"head_{seed:05}.nii.gz", index)
+        for seed, (images, _) in zip(seeds, made, strict=True)
+        for index in range(len(images))
+    ]
+    images, masks = (torch.cat([torch.from_numpy(one[part]) for one in made]) for part in (0, 1))
+    return SliceSet(images, masks, tuple(names))
+
+
+def _one_head(
+    modality: Modality, recipe: Recipe, seed: int
+) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """Images and masks of a head as arrays, which travel between processes faster than tensors."""
+    head = synthesise(seed, HeadOptions(modality, turned=True, is_export=seed % 2 == 1))
+    scale = intensity_range(head.voxels, modality, recipe.intensity, name=f"head {seed}")
+    stacks = (scale.scale(head.voxels), head.mask)
+    images, masks = (
+        fit_to_square(torch.from_numpy(stack)[:, None].float(), recipe.slices.image_size)
+        for stack in stacks
+    )
+    return images.half().numpy(), (masks >= 0.5).numpy()
 
 
 def joined(first: SliceSet, second: SliceSet) -> SliceSet:
@@ -53,8 +111,13 @@ def joined(first: SliceSet, second: SliceSet) -> SliceSet:
 
 def main() -> None:
     """Train one network, or say what is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--heads", type=Path, required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    heads = parser.add_mutually_exclusive_group(required=True)
+    heads.add_argument("--heads", type=Path)
+    heads.add_argument("--seeds", type=int, nargs=2, metavar=("FIRST", "NUM"))
+    parser.add_argument("--jobs", type=int, default=1, help="processes that make heads of seeds")
     parser.add_argument("--modality", choices=("CT", "MRI"))
     parser.add_argument("--sich", type=Path)
     parser.add_argument("--recipe", type=Path, required=True)
@@ -65,6 +128,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
+    if options.seeds and not options.modality:
+        parser.error("--seeds: expected --modality too")
     try:
         train_one(options)
     except (HemasegError, OSError) as error:
@@ -78,12 +143,23 @@ def train_one(options: argparse.Namespace) -> None:
     config = parse_config(
         {"model": model, "seed": options.seed, "recipe": recipe}, RunConfig, source="options"
     )
-    heads = read_cohort(options.heads)
-    if options.modality:
-        heads = of_modality(heads, options.modality)
-    learnt, held_out = heads.subjects[:-NUM_HELD_OUT], heads.subjects[-NUM_HELD_OUT:]
-    training = load_slices(heads.select(learnt), recipe)
-    validation = load_slices(heads.select(held_out), recipe)
+    if options.heads:
+        heads = read_cohort(options.heads)
+        if options.modality:
+            heads = of_modality(heads, options.modality)
+        learnt, held_out = heads.subjects[:-NUM_HELD_OUT], heads.subjects[-NUM_HELD_OUT:]
+        training = load_slices(heads.select(learnt), recipe)
+        validation = load_slices(heads.select(held_out), recipe)
+        identity, modality = heads.sha256, heads.modality
+    else:
+        first, num = options.seeds
+        seeds = range(first, first + num)
+        make = partial(head_slices, modality=options.modality, recipe=recipe, jobs=options.jobs)
+        training, validation = make(seeds[:-NUM_HELD_OUT]), make(seeds[-NUM_HELD_OUT:])
+        identity, modality = (
+            sha256(f"{options.modality} {seeds}".encode()).hexdigest(),
+            options.modality,
+        )
     split = read_split(SPLIT)
     if options.sich is not None:
         real = parts(split, read_cohort(options.sich), 0)
@@ -92,8 +168,9 @@ def train_one(options: argparse.Namespace) -> None:
             learnt_real = load_slices(real.train, recipe)
             for _ in range(options.sich_repeats):
                 training = joined(training, learnt_real)
+    print(f"{len(training)} slices to learn from, {len(validation)} to choose by", flush=True)
     start = load_start(options.start, options.output) if options.start else None
-    origin = DataOrigin(heads.sha256, split.sha256, 0, heads.modality)
+    origin = DataOrigin(identity, split.sha256, 0, modality)
     record = train(
         config, training, validation, options.output, origin=origin, start=start, progress=show
     )
