@@ -270,6 +270,23 @@ def steps_table() -> str:
     return markdown(["network", "way", "s/step", "from", "to", "times as fast"], rows)
 
 
+def gpu_steps_table() -> str:
+    """Training steps on a GPU, one change after the other."""
+    rows = [
+        [
+            str(row.model),
+            str(row.way),
+            f"{row.step_ms:.1f}",
+            f"{row.slices_per_s:.0f}",
+            f"{row.times_as_fast:.2f}",
+            f"{row.share_of_peak:.1%}",
+        ]
+        for row in pd.read_csv(RESULTS / "gpu-steps.csv").itertuples()
+    ]
+    head = ["network", "way", "ms/step", "slices/s", "times as fast", "of the largest product"]
+    return markdown(head, rows)
+
+
 def curves_table() -> str:
     """What is learned in each precision: mean and SD over seeds."""
     rows = [
@@ -339,6 +356,7 @@ COST_TABLES: dict[str, Callable[[], str]] = {
     "limits": limits_table,
     "study": study_table,
     "training-steps": steps_table,
+    "gpu-steps": gpu_steps_table,
     "training-curves": curves_table,
     "growth": growth_table,
     "guarantees": guarantees_table,
