@@ -13,7 +13,7 @@ import pytest
 
 from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.studies.claim import claim, holder
-from hemaseg.studies.running import LOG, Tracking, run_one, run_study
+from hemaseg.studies.running import LOG, SLICES, Tracking, run_one, run_study
 from hemaseg.studies.runs import require_memory
 from hemaseg.studies.state import run_states
 from hemaseg.studies.study import open_study
@@ -120,6 +120,28 @@ def test_tasks_of_an_array_start_together_in_a_new_folder(original: Path, folder
     assert ours == theirs
 
 
+def test_decoded_slices_go_when_all_runs_are_complete(folder: Path) -> None:
+    """A single run leaves them to the next one."""
+    study = open_study(folder / "study.toml", folder / "new")
+    labels: list[str] = []
+    for number in (1, 2):
+        run_one(study, number, lambda label, *_: labels.append(label))
+        assert len(list((study.folder / SLICES).rglob("images.npy"))) == 1
+    assert any(label.startswith(f"{study.runs[0].name}: reading, image") for label in labels)
+    assert not any(label.startswith(f"{study.runs[1].name}: reading, image") for label in labels)
+    run_study(study)
+    assert not (study.folder / SLICES).exists()
+
+
+def test_a_folder_of_that_name_keeps_what_is_not_ours(folder: Path) -> None:
+    study = open_study(folder / "study.toml", folder / "new")
+    scan = study.folder / SLICES / "head-1" / "images.npy"
+    scan.parent.mkdir(parents=True)
+    scan.touch()
+    run_study(study)
+    assert [path for path in (study.folder / SLICES).rglob("*") if path.is_file()] == [scan]
+
+
 def test_one_run_is_done_once(original: Path, tmp_path: Path) -> None:
     shutil.copytree(original, tmp_path / "copy")
     study = open_study(tmp_path / "copy" / "study.toml", tmp_path / "copy" / "out")
@@ -169,6 +191,7 @@ def test_a_run_that_fails_stops_no_other_but_the_comparison(folder: Path, num_jo
     assert last.endswith("what is complete is kept.")
     assert [state.status for state in run_states(study)] == ["failed", "complete"]
     assert not (folder / "new" / "scores.csv").exists()
+    assert (folder / "new" / SLICES).exists()
 
 
 def test_runs_that_do_not_fit_into_memory_together_are_refused(

@@ -1,10 +1,13 @@
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from hemaseg.cohorts.index import index_folder
-from hemaseg.cohorts.split import Split, split_holdout
+from hemaseg.cohorts.split import Split, split_holdout, split_slices
 from hemaseg.cohorts.table import Cohort
 from hemaseg.config import ArmConfig, ModelConfig, Recipe, RunConfig
 from hemaseg.errors import CheckpointError, ConfigError
@@ -42,7 +45,7 @@ def planned(folder: Path) -> PlannedRun:
     return PlannedRun(arm, settings(), 0, folder)
 
 
-def complete(run: PlannedRun, cohort: Cohort, split: Split) -> list[str]:
+def complete(run: PlannedRun, cohort: Cohort, split: Split, cache: Path | None = None) -> list[str]:
     """What was done, each step once."""
     steps: list[str] = []
     complete_run(
@@ -51,6 +54,7 @@ def complete(run: PlannedRun, cohort: Cohort, split: Split) -> list[str]:
         split,
         tolerance_mm=2.0,
         report=lambda step, share: steps.append(step.partition(",")[0]),
+        cache=cache,
     )
     return list(dict.fromkeys(steps))
 
@@ -80,6 +84,87 @@ def test_shares_of_a_run_rise_from_0_to_1(tmp_path: Path, cohort: Cohort, split:
     )
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
+
+
+def decoded(run: PlannedRun, cohort: Cohort, split: Split, cache: Path) -> list[str]:
+    """What was said of each image that was read."""
+    steps: list[str] = []
+    complete_run(
+        run,
+        cohort,
+        split,
+        tolerance_mm=2.0,
+        report=lambda step, share: steps.append(step),
+        cache=cache,
+    )
+    return [step for step in steps if step.startswith("reading, ")]
+
+
+def same_bits(one: PlannedRun, two: PlannedRun) -> bool:
+    names = ("weights.safetensors", "model.json", "metrics.csv", "metrics_slices.csv")
+    return all((one.folder / n).read_bytes() == (two.folder / n).read_bytes() for n in names)
+
+
+def test_runs_share_slices_and_give_the_same_bits(
+    run: PlannedRun, tmp_path: Path, cohort: Cohort, split: Split
+) -> None:
+    """What is only tested on is not decoded for training."""
+    cache = tmp_path / "slices"
+    fold = split.folds[0]
+    num = len(fold.train + fold.validation)
+    assert 0 < num < len(cohort.images)
+    first, second = planned(tmp_path / "first"), planned(tmp_path / "second")
+    said = [f"reading, image {done}/{num}" for done in range(1, num + 1)]
+    assert decoded(first, cohort, split, cache) == said
+    assert decoded(second, cohort, split, cache) == []
+    assert same_bits(first, run)
+    assert same_bits(second, run)
+
+
+def test_a_disk_without_room_costs_no_run(
+    run: PlannedRun,
+    tmp_path: Path,
+    cohort: Cohort,
+    split: Split,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    other = planned(tmp_path / "other")
+    said = decoded(other, cohort, split, tmp_path / "slices")
+    num = len(split.folds[0].train)
+    words = "not kept for other runs (No space left on device)"
+    assert said[0] == f"reading, image 1/{num}, {words}"
+    assert same_bits(other, run)
+
+
+def test_a_folder_that_cannot_be_made_costs_no_run(
+    run: PlannedRun, tmp_path: Path, cohort: Cohort, split: Split
+) -> None:
+    (tmp_path / "slices").touch()
+    other = planned(tmp_path / "other")
+    said = decoded(other, cohort, split, tmp_path / "slices")
+    assert all(step.endswith(", not kept for other runs (Not a directory)") for step in said)
+    assert same_bits(other, run)
+
+
+def test_parts_of_single_slices_are_decoded_by_themselves(tmp_path: Path) -> None:
+    """The range of a scan is then that of its slices in the part, which differs between parts."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(12):
+        pixels = rng.integers(1, 100 * (number + 1), (16, 16), dtype=np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"p_{number}.png")
+        mask = np.pad(np.full((8, 8), 255, np.uint8), 4)
+        Image.fromarray(mask).save(tmp_path / "masks" / f"p_{number}.png")
+    cohort = index_folder(tmp_path, modality="MRI")
+    split = split_slices(cohort, seed=0)
+    with_cache, without = planned(tmp_path / "with"), planned(tmp_path / "without")
+    complete(with_cache, cohort, split, tmp_path / "slices")
+    complete(without, cohort, split)
+    assert same_bits(with_cache, without)
+    assert not (tmp_path / "slices").exists()
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "metrics_slices.csv", "metrics_batches.csv"])

@@ -3,7 +3,7 @@
 Shape legend: N slices, H rows, W columns (here both `image_size`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -80,6 +80,12 @@ class SliceSet:
             self.masks[indices],
             tuple(self.names[i] for i in indices.tolist()),
         )
+
+    def of_subjects(self, subjects: Iterable[str]) -> "SliceSet":
+        """A copy of the slices of these subjects, in the order that they have here."""
+        wanted = set(subjects)
+        indices = [i for i, name in enumerate(self.names) if name.subject in wanted]
+        return self.select(torch.tensor(indices, dtype=torch.int64))
 
 
 def fit_to_square(stack: Tensor, size: int) -> Tensor:
@@ -159,10 +165,10 @@ def scaled_images(cohort: Cohort, config: IntensityConfig) -> Iterator[ScaledIma
             yield ScaledImage(case, scan, scale.scale(scan.voxels), mask)
 
 
-def load_slices(
+def decoded_slices(
     cohort: Cohort, recipe: Recipe, *, progress: Callable[[int, int], None] | None = None
-) -> SliceSet:
-    """All slices of a cohort that have a reference mask.
+) -> Iterator[SliceSet]:
+    """The slices of each image file that has a reference mask, one file after the other.
 
     A lesion of a few pixels can vanish when its slice is fitted to a small image size; the slice
     then counts as one without lesion.
@@ -176,28 +182,36 @@ def load_slices(
         CohortError: No slice has a reference, or a file changed since it was indexed.
         ScanError, ConfigError: A file cannot be read or scaled.
     """
-    size = recipe.slices.image_size
-    images: list[Tensor] = []
-    masks: list[Tensor] = []
-    names: list[SliceName] = []
+    size, is_empty = recipe.slices.image_size, True
     for num_done, image in enumerate(scaled_images(cohort, recipe.intensity), 1):
         if progress is not None:
             progress(num_done, len(cohort.images))
         if image.mask is None:
             continue
+        is_empty, case = False, image.case
         fitted = fit_to_square(torch.from_numpy(image.voxels)[:, None], size)
-        images.append(fitted.to(torch.float16))
-        masks.append(fit_to_square(torch.from_numpy(image.mask)[:, None].float(), size) >= 0.5)
-        case = image.case
-        names += [
+        mask = fit_to_square(torch.from_numpy(image.mask)[:, None].float(), size) >= 0.5
+        names = (
             SliceName(case.subject, case.image.name, k, case.scan) for k in range(len(image.voxels))
-        ]
-    if not names:
+        )
+        yield SliceSet(fitted.to(torch.float16), mask, tuple(names))
+    if is_empty:
         raise CohortError(
             f"none of {len(cohort.images)} images has a reference mask, expected at least one. "
             "Index a folder with masks."
         )
-    return SliceSet(torch.cat(images), torch.cat(masks), tuple(names))
+
+
+def load_slices(
+    cohort: Cohort, recipe: Recipe, *, progress: Callable[[int, int], None] | None = None
+) -> SliceSet:
+    """All slices of a cohort that have a reference mask, in memory; see `decoded_slices`."""
+    parts = list(decoded_slices(cohort, recipe, progress=progress))
+    return SliceSet(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.masks for part in parts]),
+        tuple(name for part in parts for name in part.names),
+    )
 
 
 def epoch_order(has_lesion: Tensor, negative_share: float, generator: torch.Generator) -> Tensor:

@@ -34,6 +34,9 @@ Progress = Callable[[str, float, int], None]
 LOG = "log.txt"
 """In a run folder: what the child process printed that ran it."""
 
+SLICES = "slices"
+"""In a study folder, until all runs are complete: their slices, decoded once (`slices.cache`)."""
+
 
 @dataclass(frozen=True)
 class Tracking:
@@ -63,7 +66,8 @@ def run_study(
 
     A run that is complete is not repeated, so an interrupted study goes on where it stopped. One
     that fails does not stop the others, but nothing is compared then. An arm that by prediction
-    does not fit into memory is refused before any is trained.
+    does not fit into memory is refused before any is trained. Decoded slices, which all runs share,
+    are removed when all are complete.
 
     Args:
         study: Opened.
@@ -76,6 +80,8 @@ def run_study(
         TrainingError: Runs failed, by number and reason; or they do not fit into memory.
         HemasegError: Whatever gathering and comparing can refuse.
     """
+    from hemaseg.slices.cache import remove_slices
+
     missing = [run for run in study.runs if not is_complete(run, study.split)]
     untrained = [run for run in missing if not is_trained(run, study.split)]
     require_memory_of_all(untrained, num_jobs)
@@ -90,6 +96,8 @@ def run_study(
             f"complete before they are compared:{lines}\nCorrect what is wrong and give the same "
             "command again; what is complete is kept."
         )
+    # They show patients, and who hands over the study thinks of tables.
+    remove_slices(study.folder / SLICES)
     scores, batches = gather(study.runs, study.folder, warning=study.split.warning)
     settings = study.config.comparison
     comparison = compare(
@@ -160,6 +168,7 @@ def _complete(
             report=report,
             tracker=open_tracker(tracking.names, run.folder, tell=tracking.tell),
             is_alone=is_alone,
+            cache=study.folder / SLICES,
         )
 
 

@@ -17,6 +17,7 @@ from hemaseg.evaluation.scoring import evaluate_cohort
 from hemaseg.evaluation.tables import write_scores
 
 if TYPE_CHECKING:
+    from hemaseg.slices.dataset import SliceSet
     from hemaseg.training.tracking import JoinedTracker
 
 Report = Callable[[str, float], None]
@@ -151,6 +152,7 @@ def complete_run(
     report: Report,
     tracker: "JoinedTracker | None" = None,
     is_alone: bool = True,
+    cache: Path | None = None,
 ) -> None:
     """Do what is left.
 
@@ -162,6 +164,7 @@ def complete_run(
         report: Called often.
         tracker: Told of the training; None for none.
         is_alone: Whether no other run of the study can run meanwhile.
+        cache: Folder of slices that runs of the study have in common; None to decode them anew.
 
     Raises:
         HemasegError: Whatever training, prediction and scoring can refuse.
@@ -175,7 +178,7 @@ def complete_run(
             file.unlink(missing_ok=True)
         was_alone = _was_alone(run)
         try:
-            _train(run, selected, split, report, tracker)
+            _train(run, selected, cohort, split, cache, report, tracker)
         finally:
             _update_record(run, ran_alone=was_alone and is_alone)
     if not run.list_of_predictions.exists():
@@ -217,24 +220,16 @@ def is_trained(run: PlannedRun, split: Split) -> bool:
 def _train(
     run: PlannedRun,
     selected: Parts,
+    cohort: Cohort,
     split: Split,
+    cache: Path | None,
     report: Report,
     tracker: "JoinedTracker | None",
 ) -> None:
-    from hemaseg.slices.dataset import load_slices
     from hemaseg.training import loop
-    from hemaseg.training.progress import Reading
     from hemaseg.training.tracking import UNTRACKED
 
-    reading = Reading("reading")
-    training, validation = (
-        load_slices(
-            part,
-            run.config.recipe,
-            progress=lambda done, total: report(f"{reading.describe()}, image {done}/{total}", 0.0),
-        )
-        for part in (selected.train, selected.validation)
-    )
+    training, validation = _slices(run, selected, cohort, split, cache, report)
     loop.train(
         run.config,
         training,
@@ -248,6 +243,45 @@ def _train(
         progress=lambda step: report(
             step.describe(), (step.epoch - 1 + step.step / step.num_steps) / step.num_epochs
         ),
+    )
+
+
+def _slices(
+    run: PlannedRun,
+    selected: Parts,
+    cohort: Cohort,
+    split: Split,
+    cache: Path | None,
+    report: Report,
+) -> "tuple[SliceSet, SliceSet]":
+    """For training and for validation, in memory: the same whether or not they are cached."""
+    from hemaseg.slices.cache import cached_slices
+    from hemaseg.slices.dataset import load_slices
+    from hemaseg.training.progress import Reading
+
+    reading, words = Reading("reading"), ""
+
+    def progress(done: int, total: int) -> None:
+        report(f"{reading.describe()}, image {done}/{total}{words}", 0.0)
+
+    recipe = run.config.recipe
+    # In a part of single slices, the intensity of a scan is scaled by those that lie in the part.
+    if cache is not None and split.unit == "subject":
+        report(reading.what, 0.0)
+        learned = {name for fold in split.folds for name in (*fold.train, *fold.validation)}
+        try:
+            every = cached_slices(cohort.select(learned), recipe, cache, progress=progress)
+        except OSError as error:  # A full disk costs no run.
+            words = f", not kept for other runs ({error.strerror or error})"
+        else:
+            # Copies, which are read in random order and must not wait for a disk then.
+            return (
+                every.of_subjects(selected.train.subjects),
+                every.of_subjects(selected.validation.subjects),
+            )
+    return (
+        load_slices(selected.train, recipe, progress=progress),
+        load_slices(selected.validation, recipe, progress=progress),
     )
 
 

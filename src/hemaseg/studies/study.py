@@ -4,6 +4,7 @@
       study.toml  split.json  provenance.json
       runs/ARM/fold-F_seed-S/       one run folder each, with predictions/ and metrics*.csv
                                     (and run.lock, log.txt; see `running`)
+      slices/                       decoded slices, until all runs are complete
       scores.csv  scores_slices.csv  scores_batches.csv  training.csv  costs.csv
       time_to_dice.csv
       summary.csv  pairs.csv  differences.csv  table1.csv  comparison.json
