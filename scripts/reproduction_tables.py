@@ -270,6 +270,23 @@ def steps_table() -> str:
     return markdown(["network", "way", "s/step", "from", "to", "times as fast"], rows)
 
 
+def int8_table() -> str:
+    """Time of a slice by precision, and how many times as fast int8 is as bf16."""
+    figures = pd.read_csv(RESULTS / "int8.csv")
+    times = figures[figures["what"] == "ms per slice"].pivot(
+        index="network", columns="precision", values="value"
+    )
+    rows = [
+        [
+            name,
+            *(f"{times.loc[name, one]:.1f}" for one in ("fp32", "bf16", "int8")),
+            f"{times.loc[name, 'bf16'] / times.loc[name, 'int8']:.2f}",
+        ]
+        for name in ("ct", *MODELS)
+    ]
+    return markdown(["network", "fp32, ms", "bf16, ms", "int8, ms", "bf16 to int8"], rows)
+
+
 def gpu_steps_table() -> str:
     """Training steps on a GPU, one change after the other."""
     rows = [
@@ -357,6 +374,7 @@ COST_TABLES: dict[str, Callable[[], str]] = {
     "study": study_table,
     "training-steps": steps_table,
     "gpu-steps": gpu_steps_table,
+    "int8": int8_table,
     "training-curves": curves_table,
     "growth": growth_table,
     "guarantees": guarantees_table,
