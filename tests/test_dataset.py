@@ -8,11 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from devices import DEVICES
 from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.table import Cohort
 from hemaseg.config import Recipe, SlicesConfig
 from hemaseg.errors import CohortError
-from hemaseg.slices.dataset import epoch_order, fit_back, fit_to_square, load_slices
+from hemaseg.slices.dataset import (
+    SliceName,
+    SliceSet,
+    epoch_order,
+    fit_back,
+    fit_to_square,
+    load_slices,
+)
 from small_heads import write_heads
 
 RECIPE = Recipe(description="test", slices=SlicesConfig(image_size=32))
@@ -132,3 +140,20 @@ def test_epoch_without_negatives_to_draw_keeps_its_length() -> None:
 
 def test_order_repeats_for_a_seed() -> None:
     assert order(0.25, seed=5) == order(0.25, seed=5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("lie_there", [False, True])
+def test_a_batch_is_the_slices_asked_for(device: str, lie_there: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(5, 1, 4, 4, generator=random).half()
+    slices = SliceSet(images, images > 0.5, tuple(SliceName("s", "s.png", k) for k in range(5)))
+    there = torch.device(device)
+    held = slices.on(there) if lie_there else slices
+    chosen = torch.tensor([3, 0, 3])
+    found, masks = held.batch(chosen, there)
+    assert (found.device.type, found.dtype, masks.dtype) == (device, torch.float32, torch.float32)
+    assert torch.equal(found.cpu(), images[chosen].float())
+    assert torch.equal(masks.cpu(), (images[chosen] > 0.5).float())
+    assert torch.equal(held.has_lesion, slices.has_lesion)
+    assert slices.num_bytes == 5 * 16 * 3

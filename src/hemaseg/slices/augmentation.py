@@ -67,7 +67,7 @@ def augment(
     )
     # All in one copy: a GPU would wait for each.
     columns = [theta.flatten(1), *(values[:, None] for values in (exponent, contrast, noise_sd))]
-    drawn = torch.cat(columns, dim=1).to(images.device, non_blocking=True)
+    drawn = torch.cat(columns, dim=1).to(images.device, non_blocking=images.is_cuda)
     theta = drawn[:, :6].unflatten(1, (2, 3))
     exponent, contrast, noise_sd = drawn[:, 6:, None, None, None].unbind(1)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)

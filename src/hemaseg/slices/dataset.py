@@ -65,12 +65,13 @@ class SliceSet:
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Images and masks of some slices, both float32, on a device that need not be theirs."""
-        chosen = indices.to(self.images.device, non_blocking=True)
+        is_gpu = device.type == "cuda"
+        chosen = indices.to(self.images.device, non_blocking=is_gpu)
         images, masks = self.images[chosen], self.masks[chosen]
-        if device.type == "cuda" and not images.is_cuda:
+        if is_gpu and not images.is_cuda:
             # From pinned memory a GPU fetches while it computes.
             images, masks = images.pin_memory(), masks.pin_memory()
-        images, masks = (part.to(device, non_blocking=True) for part in (images, masks))
+        images, masks = (part.to(device, non_blocking=is_gpu) for part in (images, masks))
         return images.float(), masks.float()
 
     def select(self, indices: Tensor) -> "SliceSet":
