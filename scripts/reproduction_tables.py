@@ -273,17 +273,12 @@ def steps_table() -> str:
 def int8_table() -> str:
     """Time of a slice by precision, and how many times as fast int8 is as bf16."""
     figures = pd.read_csv(RESULTS / "int8.csv")
-    times = figures[figures["what"] == "ms per slice"].pivot(
-        index="network", columns="precision", values="value"
-    )
-    rows = [
-        [
-            name,
-            *(f"{times.loc[name, one]:.1f}" for one in ("fp32", "bf16", "int8")),
-            f"{times.loc[name, 'bf16'] / times.loc[name, 'int8']:.2f}",
-        ]
-        for name in ("ct", *MODELS)
-    ]
+    rows = []
+    for name in ("ct", *MODELS):
+        own = figures[(figures["network"] == name) & (figures["what"] == "ms per slice")]
+        times = dict(zip(own["precision"], own["value"].astype(float), strict=True))
+        shown = [f"{times[precision]:.1f}" for precision in ("fp32", "bf16", "int8")]
+        rows.append([name, *shown, f"{times['bf16'] / times['int8']:.2f}"])
     return markdown(["network", "fp32, ms", "bf16, ms", "int8, ms", "bf16 to int8"], rows)
 
 
