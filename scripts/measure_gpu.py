@@ -18,6 +18,7 @@ CPU in fp32, on synthetic heads.
 
 import argparse
 import csv
+import os
 import statistics
 import sys
 import time
@@ -26,6 +27,9 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+# As in train_weights, before NumPy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pandas as pd
 import torch

@@ -21,6 +21,7 @@ from hemaseg.cohorts.table import Cohort, write_cohort
 from hemaseg.config import IntensityConfig, Recipe, SlicesConfig
 from hemaseg.errors import CohortError
 from hemaseg.files import PARTIAL
+from hemaseg.slices import cache
 from hemaseg.slices.cache import IMAGES, LOCK, MASKS, RECORD, cached_slices, remove_slices
 from hemaseg.slices.dataset import SliceSet, load_slices
 from small_heads import write_heads
@@ -369,3 +370,13 @@ def test_removing_takes_what_was_written_and_nothing_else(cohort: Cohort, tmp_pa
     shutil.rmtree(folder / "mine")
     remove_slices(folder)
     assert not folder.exists()
+
+
+def test_strides_of_slices_do_not_matter(tmp_path: Path) -> None:
+    by_column = np.asfortranarray(np.arange(120, dtype=np.float16).reshape(2, 1, 10, 6))
+    assert not by_column.flags.c_contiguous
+    with (tmp_path / "images.npy").open("w+b") as file:
+        cache._append(by_column, file, 2)
+        cache._append(by_column[:1], file, 3)
+    found = np.load(tmp_path / "images.npy", allow_pickle=False)
+    np.testing.assert_array_equal(found, np.concatenate([by_column, by_column[:1]]))

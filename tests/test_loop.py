@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from devices import DEVICES
+from devices import DEVICES, as_for_large_trainings
 from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
 from hemaseg.errors import ConfigError, TrainingError
 from hemaseg.slices.dataset import SliceName, SliceSet
@@ -95,7 +95,10 @@ def test_run_folder_is_complete_and_says_what_was_done(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["unet", "dr_unet", "dense_unet"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_same_seed_gives_same_bits(tmp_path: Path, model: str, device: str) -> None:
+def test_same_seed_gives_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, device: str
+) -> None:
+    as_for_large_trainings(monkeypatch)
     augmented = config(
         model=model,
         device=device,
@@ -262,22 +265,28 @@ def test_no_lesion_is_refused(tmp_path: Path) -> None:
         loop.train(config(), slices, empty, tmp_path, origin=ORIGIN)
 
 
-def test_loss_that_is_not_finite_stops_with_the_cases(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_loss_that_is_not_finite_stops_with_the_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    as_for_large_trainings(monkeypatch)
     slices = discs(6, 1)
     images = slices.images.clone()
     images[5] = math.nan
     broken = SliceSet(images, slices.masks, slices.names)
     with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, step \d.*s1_1\.png"):
-        loop.train(config(), broken, discs(2, 2), tmp_path, origin=ORIGIN)
+        loop.train(config(device=device), broken, discs(2, 2), tmp_path, origin=ORIGIN)
     record = read_record(tmp_path / RUN, RunRecord)
     assert record.status == "failed"
     assert "loss is nan" in record.message
 
 
-def test_gradients_that_are_not_finite_stop_at_their_own_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_that_are_not_finite_stop_with_their_own_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    """A loss can be finite where its gradient is not: the weights are not touched by it."""
+    """A loss can be finite where its gradient is not; on a CPU it does not touch the weights."""
+    as_for_large_trainings(monkeypatch)
 
     class Root(torch.autograd.Function):
         """Of a loss near 1, with the gradient that a square root has at 0."""
@@ -303,7 +312,7 @@ def test_gradients_that_are_not_finite_stop_at_their_own_step(
     monkeypatch.setattr(epochs, "loss", third)
     match = r"norm of the gradients is (nan|inf) in epoch 1, step 3, .* batch: s\d_\d\.png"
     with pytest.raises(TrainingError, match=match):
-        run(tmp_path)
+        run(tmp_path, config(device=device))
 
 
 def test_micro_batches_give_the_mean_of_their_gradients(tmp_path: Path) -> None:

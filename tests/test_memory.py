@@ -18,8 +18,9 @@ from hemaseg.training import memory
 from hemaseg.training.device import Precision
 from hemaseg.training.memory import (
     LiveBytes,
+    Placement,
     checkpoint_mib,
-    goes_on_device,
+    place,
     require_memory,
     training_mib,
 )
@@ -284,17 +285,49 @@ def test_a_batch_is_no_larger_than_the_epoch(monkeypatch: pytest.MonkeyPatch) ->
         require(settings(image_size=128), num_slices=3)
 
 
-def test_slices_go_on_a_gpu_that_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+GPU = torch.device("cuda")
+
+
+def placed(
+    config: RunConfig,
+    step_mib: float,
+    device: torch.device = GPU,
+    *,
+    num_slices: int = 64,
+    num_processes: int = 1,
+) -> Placement:
+    """Of 3 MiB of slices."""
     slices = SliceSet(
         torch.zeros(8, 1, 256, 256, dtype=torch.float16),  # 1 MiB
         torch.zeros(8, 1, 256, 256, dtype=torch.bool),  # half a MiB
         tuple(SliceName("s", "s.png", index) for index in range(8)),
     )
     assert slices.num_bytes == 1.5 * 2**20
+    return place(
+        *(config, [slices, slices], step_mib),
+        device=device,
+        num_slices=num_slices,
+        num_processes=num_processes,
+    )
+
+
+def test_a_gpu_gets_what_it_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory_mib", lambda device: 206.0)
-    gpu = torch.device("cuda")
-    assert goes_on_device([slices, slices], 100.0, gpu)
-    assert not goes_on_device([slices, slices], 100.1, gpu)
-    assert not goes_on_device([slices, slices], 100.0, torch.device("cpu"))
+    assert placed(settings(), 100.0) == Placement(slices_on_device=True, passes_recorded=True)
+    assert placed(settings(), 100.1) == Placement(slices_on_device=False, passes_recorded=True)
+    assert placed(settings(), 103.1) == Placement()
+    assert placed(settings(), 1.0, CPU) == Placement()
     monkeypatch.setattr(memory, "available_memory_mib", lambda device: None)
-    assert not goes_on_device([slices], 0.0, gpu)
+    assert placed(settings(), 1.0) == Placement()
+
+
+def test_passes_are_recorded_where_all_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory_mib", lambda device: 206.0)
+    assert placed(settings(), 1.0, num_slices=64).passes_recorded
+    assert not placed(settings(), 1.0, num_slices=63).passes_recorded
+    assert not placed(settings(), 1.0, num_processes=2).passes_recorded
+    assert not placed(settings(recomputes=True), 1.0).passes_recorded
+    config = settings()
+    training = config.recipe.training.model_copy(update={"micro_batch_size": 4})
+    recipe = config.recipe.model_copy(update={"training": training})
+    assert not placed(config.model_copy(update={"recipe": recipe}), 1.0).passes_recorded

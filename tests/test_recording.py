@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from hemaseg.models.catalogue import MODELS, build_model
-from hemaseg.training.device import deterministic
+from hemaseg.training.device import Precision, deterministic
 from hemaseg.training.recording import Recorded
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
@@ -18,16 +18,18 @@ def small(name: str) -> nn.Module:
 
 def gradients(network: nn.Module, run: nn.Module, images: Tensor) -> list[Tensor]:
     network.zero_grad(set_to_none=True)
-    run(images).square().mean().backward()
+    run(images).float().square().mean().backward()
     return [weight.grad.clone() for weight in network.parameters() if weight.grad is not None]
 
 
 @needs_gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", MODELS)
-def test_replayed_passes_give_the_bits_of_the_network(name: str) -> None:
+def test_replayed_passes_give_the_bits_of_the_network(name: str, precision: Precision) -> None:
     network, other = small(name).cuda(), small(name).cuda()
-    with deterministic(True):
-        recorded = Recorded(network, batch_size=3, image_size=64, precision="fp32").train()
+    autocast = torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16")
+    with deterministic(True), autocast:
+        recorded = Recorded(network, batch_size=3, image_size=64, precision=precision).train()
         for seed in range(3):
             images = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(seed)).cuda()
             images = images.contiguous(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from devices import DEVICES
+from devices import DEVICES, as_for_large_trainings
 from hemaseg.config import RunConfig
 from hemaseg.errors import CheckpointError, ConfigError, TrainingError
 from hemaseg.interruption import Terminated, stoppable
@@ -91,9 +91,10 @@ def assert_same(folder: Path, unbroken: Path) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["plateau", "cosine"])
 def test_killed_after_every_step_it_ends_with_the_same_bits(
-    tmp_path: Path, name: str, device: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, device: str
 ) -> None:
     """15 kills: each process does one step, and the last ones what remains."""
+    as_for_large_trainings(monkeypatch)
     go(tmp_path / "unbroken", settings(name, device))
 
     num_kills = 0

@@ -40,7 +40,7 @@ COVERED = 0.995
 """Share of scans like those of training that are within the limit."""
 
 MAX_SCANS = 500
-"""Of more training scans, as many or somewhat fewer of them, evenly spread, describe all."""
+"""Of more training scans, so many of them, evenly spread, describe all."""
 
 MIN_SPREAD = 0.01
 """A hundredth of the pixels, or of the range from black to white, is never news."""
@@ -60,7 +60,7 @@ class Reference(Section):
     """Where the statistics of training scans, or of their slices, lie."""
 
     num: int
-    """Scans or slices."""
+    """Scans or slices that were described."""
     center: dict[str, float]
     """Median of each of `STATISTICS`."""
     spread: dict[str, Positive]
@@ -139,7 +139,9 @@ def describe_appearance(slices: SliceSet) -> Appearance | None:
         of_scan.setdefault((name.subject, name.scan), []).append(index)
     if len(of_scan) < MIN_SCANS:
         return None
-    described = list(of_scan.values())[:: math.ceil(len(of_scan) / MAX_SCANS)]
+    num = min(len(of_scan), MAX_SCANS)
+    chosen = np.linspace(0, len(of_scan) - 1, num).round().astype(int)
+    described = [list(of_scan.values())[index] for index in chosen]
     found = np.concatenate(
         [
             slice_statistics(slices.images[indices, 0].float().numpy())

@@ -27,9 +27,9 @@ def augment(
         images: `(N, 1, H, W)` float in [0, 1], H = W.
         masks: `(N, 1, H, W)` float, 0 or 1.
         config: Ranges; all zero returns the inputs.
-        generator: CPU generator; the only source of randomness. It draws all changes on any device
-            alike, but for the noise of images on a GPU: a generator there draws it from a seed of
-            this one, the same each time, and not that of a CPU.
+        generator: CPU generator; the only source of randomness. Without noise it draws the same on
+            any device. Noise of images on a GPU is drawn there, from a seed of this one: the same
+            each time, but other noise than on a CPU, and what is drawn after it is other too.
         share: Which slices of a batch these are, if it is divided: changes are drawn for all of it,
             so that each slice gets the same ones however it is divided.
         num_drawn: Slices of that batch; N unless given.

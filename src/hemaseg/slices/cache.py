@@ -190,13 +190,14 @@ def _write(
 
 def _append(array: NDArray[np.generic], file: BinaryIO, num: int) -> None:
     """Add slices to a .npy file, which then has so many."""
+    array = np.ascontiguousarray(array)
     header = np.lib.format.header_data_from_array_1_0(array)
     header["shape"] = (num, *array.shape[1:])
     # NumPy pads the header so that it keeps its length when the first axis grows.
     file.seek(0)
     np.lib.format.write_array_header_1_0(file, header)
     file.seek(0, os.SEEK_END)
-    file.write(np.ascontiguousarray(array).data)
+    file.write(array.data)
 
 
 def _require_space(cohort: Cohort, recipe: Recipe, place: Path) -> None:

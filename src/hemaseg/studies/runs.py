@@ -178,7 +178,7 @@ def complete_run(
             file.unlink(missing_ok=True)
         was_alone = _was_alone(run)
         try:
-            _train(run, selected, cohort, split, cache, report, tracker)
+            _train(run, selected, cohort, split, cache, report, tracker, is_alone)
         finally:
             _update_record(run, ran_alone=was_alone and is_alone)
     if not run.list_of_predictions.exists():
@@ -225,6 +225,7 @@ def _train(
     cache: Path | None,
     report: Report,
     tracker: "JoinedTracker | None",
+    is_alone: bool,
 ) -> None:
     from hemaseg.training import loop
     from hemaseg.training.tracking import UNTRACKED
@@ -239,6 +240,7 @@ def _train(
             split.cohort_sha256, split.sha256, run.fold, selected.train.modality
         ),
         resumes=True,
+        has_device=is_alone,
         tracker=tracker or UNTRACKED,
         progress=lambda step: report(
             step.describe(), (step.epoch - 1 + step.step / step.num_steps) / step.num_epochs

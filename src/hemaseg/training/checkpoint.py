@@ -117,6 +117,9 @@ class RunRecord(Section):
     predicted_peak_mib: float | None = None
     """What `peak_memory_mib` was expected to be, before the first step; null in older records."""
     peak_memory_mib: float | None = None
+    slices_on_device: bool = False
+    passes_recorded: bool = False
+    """Both on a GPU with room for them; what they change is time."""
     inference_slices_per_s: float | None = None
     calibration: Calibration | None = None
     """On the validation slices; null if training did not end, or before there was any."""

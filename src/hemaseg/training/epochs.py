@@ -33,12 +33,7 @@ from hemaseg.training.checkpoint import (
     read_record,
     save_model,
 )
-from hemaseg.training.device import (
-    available_memory_mib,
-    memory_format,
-    peak_memory_mib,
-    reset_peak_memory,
-)
+from hemaseg.training.device import memory_format, peak_memory_mib, reset_peak_memory
 from hemaseg.training.losses import loss
 from hemaseg.training.optimisation import make_optimiser, make_schedules
 from hemaseg.training.processes import Processes
@@ -49,9 +44,7 @@ from hemaseg.training.tracking import Tracker
 from hemaseg.training.validation import THRESHOLD, validate
 
 _STEPS_BETWEEN_CHECKS = 16
-"""On a GPU: how late a number that is not finite is seen. Nothing is kept of such a training."""
-_LEAST_STEPS_RECORDED = 8
-"""Of an epoch: recording takes as long as a few steps."""
+"""On a GPU: how late a number that is not finite is seen. Until then no checkpoint is written."""
 
 
 class Epochs:
@@ -115,7 +108,15 @@ class Epochs:
             if self._processes.is_first and state.done:
                 self._restore_best(checkpoint)
         reset_peak_memory(self._device)
-        joined = self._recorded(self._processes.join(state.network))
+        joined = self._processes.join(state.network)
+        if self._record.slices_on_device:
+            self._training = self._training.on(self._device)
+            self._validation = self._validation.on(self._device)
+        if self._record.passes_recorded:
+            slices, training = self._recipe.slices, self._recipe.training
+            joined = Recorded(
+                joined.train(), training.batch_size, slices.image_size, self._record.precision
+            )
         last_s = time.monotonic()
 
         def keep() -> None:
@@ -219,8 +220,10 @@ class Epochs:
         gradients = [w.grad for w in state.network.parameters() if w.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         self._waiting.append(_Waiting(state.step + 1, torch.stack(losses), norm, indices))
-        # To look at a number, one waits for the GPU, which then waits for the next step.
-        if self._device.type != "cuda" or len(self._waiting) == _STEPS_BETWEEN_CHECKS:
+        # To look at a number, one waits for the GPU, which then waits for the next step. Several
+        # processes wait for each other anyway, and have to fail together.
+        is_alone_on_gpu = self._device.type == "cuda" and self._processes.num == 1
+        if not is_alone_on_gpu or len(self._waiting) == _STEPS_BETWEEN_CHECKS:
             self._check()
         state.optimiser.step()
         if state.cosine is not None:
@@ -238,27 +241,6 @@ class Epochs:
                     raise self._not_finite(what, number, waiting)
             self.state.sum_loss += sum(losses)
         self._waiting.clear()
-
-    def _recorded(self, joined: nn.Module) -> nn.Module:
-        """On a GPU the network with its passes recorded, where that can be and memory allows it."""
-        training = self._recipe.training
-        is_whole = self._processes.num == 1 and training.slices_per_pass == training.batch_size
-        # The last batch of an epoch, which is not recorded, takes memory beside the recording.
-        needed_mib = 2 * (self._record.predicted_peak_mib or math.inf)
-        if (
-            self._device.type != "cuda"
-            or not is_whole
-            or training.recomputes_activations
-            or self._num_steps < _LEAST_STEPS_RECORDED
-            or needed_mib > (available_memory_mib(self._device) or 0.0)
-        ):
-            return joined
-        return Recorded(
-            joined.train(),
-            training.batch_size,
-            self._recipe.slices.image_size,
-            self._record.precision,
-        )
 
     def _finish_epoch(self, begin_s: float, between: Callable[[], None]) -> None:
         """Validate, keep the weights if they are the best, add a row to the table."""

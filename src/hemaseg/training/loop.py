@@ -1,5 +1,6 @@
 """One training from its data to its run folder, whatever becomes of it on the way."""
 
+import gc
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,7 +36,7 @@ from hemaseg.training.device import (
 )
 from hemaseg.training.doubt import add_doubt
 from hemaseg.training.epochs import Epochs, rank
-from hemaseg.training.memory import goes_on_device, require_memory
+from hemaseg.training.memory import Placement, place, require_memory
 from hemaseg.training.processes import ALONE, Processes
 from hemaseg.training.progress import CHECKPOINT_EVERY_S, Progress
 from hemaseg.training.resumption import (
@@ -79,6 +80,7 @@ def train(
     resumes: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     processes: Processes = ALONE,
+    has_device: bool = True,
     tracker: Tracker = UNTRACKED,
     progress: Callable[[Progress], None] | None = None,
 ) -> RunRecord:
@@ -104,6 +106,8 @@ def train(
             stopped before its first checkpoint or there is none, not at all if it is complete.
         checkpoint_every_s: Least time between checkpoints, and so about what a kill costs.
         processes: That train together (see `processes`); each is given the same slices.
+        has_device: Whether no other process is meant to use the GPU meanwhile; else nothing is put
+            there but the network (`memory.place`).
         tracker: Told of each epoch.
         progress: Called after each step.
 
@@ -156,10 +160,16 @@ def train(
         num_slices=num_lesion_slices,
         num_processes=processes.num,
     )
-    near = training, validation
-    if goes_on_device(near, predicted_mib, device):
-        near = training.on(device), validation.on(device)
-        predicted_mib += sum(part.num_bytes for part in near) / 2**20
+    placement = Placement()
+    if has_device:
+        placement = place(
+            *(config, (training, validation), predicted_mib),
+            device=device,
+            num_slices=num_lesion_slices,
+            num_processes=processes.num,
+        )
+    if placement.slices_on_device:
+        predicted_mib += (training.num_bytes + validation.num_bytes) / 2**20
     record = RunRecord(
         status="running",
         device=str(device),
@@ -174,6 +184,7 @@ def train(
         num_validation_subjects=len({name.subject for name in validation.names}),
         num_validation_slices=len(validation),
         predicted_peak_mib=predicted_mib,
+        **asdict(placement),
         **asdict(origin),
     )
     processes.wait()  # Until all have read what is now replaced.
@@ -185,7 +196,9 @@ def train(
         remove_checkpoints(folder, apart_from=checkpoint)
         write_config(config, folder / "config.toml")
         write_record(record, folder / RUN)
-    run = Epochs(config, *near, folder, record, identity, device, processes, progress)
+    run = Epochs(
+        config, training, validation, folder, record, identity, device, processes, progress
+    )
 
     calibration: Calibration | None = None
 
@@ -220,6 +233,8 @@ def train(
         with deterministic(recipe.training.is_deterministic), kept_memory(keeps):
             with stop_requests() as stop:
                 run.go_on(start, checkpoint, stop, checkpoint_every_s, tracker)
+            if placement.passes_recorded:
+                gc.collect()  # What is recorded refers to itself, and keeps its memory until then.
             if processes.is_first:
                 calibration = add_doubt(
                     folder,

@@ -9,6 +9,7 @@ only the processor's library knows it, is scratch space within an operation.
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +100,10 @@ class LiveBytes(TorchDispatchMode):
         return result
 
 
+LEAST_STEPS_RECORDED = 8
+"""Of an epoch: recording takes as long as a few steps."""
+
+
 class _AsBfloat16(nn.Module):
     """What mixed precision does to the weights of convolutions."""
 
@@ -143,9 +148,9 @@ def training_mib(
             logits = network(images.bfloat16() if precision == "bf16" else images)
         loss(logits, masks, recipe.loss).backward()
         del logits
-        # Adam and AdamW divide by a root in two steps, for one weight at a time or (CUDA) for all.
-        divided = weights if device_type == "cuda" else [max(weights, key=Tensor.numel)]
-        _ = [torch.empty_like(weight) for weight in divided for _ in range(2)]
+        # Adam and AdamW divide by a root in two steps, one weight at a time; on CUDA in one kernel.
+        if device_type != "cuda":
+            _ = [torch.empty_like(max(weights, key=Tensor.numel)) for _ in range(2)]
     return live.peak / 2**20
 
 
@@ -160,17 +165,54 @@ def checkpoint_mib(model: ModelConfig) -> float:
     return 8 * sum(weight.nbytes for weight in network.parameters()) / 2**20
 
 
-def goes_on_device(sets: Sequence[SliceSet], step_mib: float, device: torch.device) -> bool:
-    """Whether all slices can lie on a GPU, which then never waits for them.
+@dataclass(frozen=True)
+class Placement:
+    """What lies on a GPU besides the network, so that it waits neither for data nor for Python.
+
+    Attributes:
+        slices_on_device: All slices do.
+        passes_recorded: The passes of a batch do, recorded (`training.recording`).
+    """
+
+    slices_on_device: bool = False
+    passes_recorded: bool = False
+
+
+def place(
+    config: RunConfig,
+    sets: Sequence[SliceSet],
+    step_mib: float,
+    *,
+    device: torch.device,
+    num_slices: int,
+    num_processes: int,
+) -> Placement:
+    """Decide it by the memory that is free now; nothing on other devices than GPUs.
 
     Args:
+        config: Of the run.
         sets: For training and validation.
-        step_mib: Peak of a step without them.
-        device: On a CPU they lie where they are.
+        step_mib: Predicted peak of a step.
+        device: Which this process should have for itself.
+        num_slices: Training slices of an epoch.
+        num_processes: That share each batch; their passes are not recorded.
     """
-    needed_mib = step_mib + sum(part.num_bytes for part in sets) / 2**20
-    # Half of it stays free, for the network's recording and for other programs.
-    return device.type == "cuda" and needed_mib <= 0.5 * (available_memory_mib(device) or 0.0)
+    available_mib = available_memory_mib(device)
+    if device.type != "cuda" or available_mib is None:
+        return Placement()
+    training = config.recipe.training
+    slices_mib = sum(part.num_bytes for part in sets) / 2**20
+    # Half of it stays free, for what is recorded and for other programs.
+    has_slices = step_mib + slices_mib <= 0.5 * available_mib
+    is_recorded = (
+        num_processes == 1
+        and training.slices_per_pass == training.batch_size
+        and not training.recomputes_activations
+        and num_slices >= LEAST_STEPS_RECORDED * training.batch_size
+        # The last batch of an epoch, which is not recorded, takes memory beside what is.
+        and 2 * step_mib + has_slices * slices_mib <= available_mib
+    )
+    return Placement(has_slices, is_recorded)
 
 
 def require_memory(
@@ -183,9 +225,10 @@ def require_memory(
 ) -> float:
     """Predict the peak of a training; refuse it where that is more than there is now.
 
-    A refusal and not a warning: tensors take what is predicted to within a tenth, and the process
-    takes more than its tensors. Beyond what is free, the system would end this process on a CPU, or
-    another one, without a word. Where nobody knows how much there is, nothing is refused.
+    A refusal and not a warning: tensors take what is predicted to within a tenth (up to a fifth
+    more where passes are recorded), and the process takes more than its tensors. Beyond what is
+    free, the system would end this process on a CPU, or another one, without a word. Where nobody
+    knows how much there is, nothing is refused.
 
     Args:
         config: Of the run.

@@ -233,6 +233,8 @@ class Checkpoint:
             state.optimiser.load_state_dict(
                 {"state": optimiser, "param_groups": header.optimiser_groups}
             )
+            for group in state.optimiser.param_groups:  # The checkpoint may be of another device.
+                group["fused"] = group["params"][0].is_cuda or None
             # Moments in the layout of their weights, in which steps are fastest.
             for weight, moments in state.optimiser.state.items():
                 for key, value in moments.items():
