@@ -12,11 +12,11 @@ Without `--modality` one network learns CT and MRI; two epochs of that taught it
 MRI, so the second pass is of CT alone. Training slices are of synthetic heads alone;
 `--sich-repeats N` adds the training part of ct-phe-sich, each slice N times in an epoch. `--start
 RUN` begins from the weights of another run. The epoch is chosen by Dice per subject over the last
-`NUM_HELD_OUT` synthetic heads, which are not trained on, and, with `--sich`, the validation part of
+`--held-out` synthetic heads, which are not trained on, and, with `--sich`, the validation part of
 ct-phe-sich; its test part (`configs/weights/sich-split.json`) is never read.
 
-    python scripts/train_weights.py --seeds 20000 1000 --modality MRI --jobs 16
-        --recipe configs/weights/mri-192.toml -o run
+    python scripts/train_weights.py --seeds 20000 1000 --held-out 40 --modality MRI --jobs 16
+        --start src/hemaseg/weights/ct --recipe configs/weights/mri-128.toml -o first
 
 makes the heads of these seeds in memory, by as many processes, for GPUs that learn faster than
 files are read: turned, and half of them 8-bit exports.
@@ -55,8 +55,6 @@ from hemaseg.training.progress import Progress
 Modality = Literal["CT", "MRI"]
 
 SPLIT = Path(__file__).parents[1] / "configs" / "weights" / "sich-split.json"
-NUM_HELD_OUT = 20
-"""Heads that are not trained on but choose the epoch, with the validation part of ct-phe-sich."""
 
 
 def of_modality(cohort: Cohort, modality: str) -> Cohort:
@@ -73,7 +71,7 @@ def head_slices(seeds: Sequence[int], modality: Modality, recipe: Recipe, jobs: 
         recipe: Image size and intensity.
         jobs: Processes that make them.
     """
-    # Forked before this process has threads; spawned ones would each import everything anew.
+    # Spawned ones would each import everything anew; nothing here runs on a GPU before.
     context = get_context("fork")
     with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
         made = list(pool.map(partial(_one_head, modality, recipe), seeds, chunksize=4))
@@ -118,6 +116,7 @@ def main() -> None:
     heads.add_argument("--heads", type=Path)
     heads.add_argument("--seeds", type=int, nargs=2, metavar=("FIRST", "NUM"))
     parser.add_argument("--jobs", type=int, default=1, help="processes that make heads of seeds")
+    parser.add_argument("--held-out", type=int, default=20, help="heads that choose the epoch")
     parser.add_argument("--modality", choices=("CT", "MRI"))
     parser.add_argument("--sich", type=Path)
     parser.add_argument("--recipe", type=Path, required=True)
@@ -147,7 +146,8 @@ def train_one(options: argparse.Namespace) -> None:
         heads = read_cohort(options.heads)
         if options.modality:
             heads = of_modality(heads, options.modality)
-        learnt, held_out = heads.subjects[:-NUM_HELD_OUT], heads.subjects[-NUM_HELD_OUT:]
+        num = len(heads.subjects) - options.held_out
+        learnt, held_out = heads.subjects[:num], heads.subjects[num:]
         training = load_slices(heads.select(learnt), recipe)
         validation = load_slices(heads.select(held_out), recipe)
         identity, modality = heads.sha256, heads.modality
@@ -155,7 +155,8 @@ def train_one(options: argparse.Namespace) -> None:
         first, num = options.seeds
         seeds = range(first, first + num)
         make = partial(head_slices, modality=options.modality, recipe=recipe, jobs=options.jobs)
-        training, validation = make(seeds[:-NUM_HELD_OUT]), make(seeds[-NUM_HELD_OUT:])
+        num -= options.held_out
+        training, validation = make(seeds[:num]), make(seeds[num:])
         identity, modality = (
             sha256(f"{options.modality} {seeds}".encode()).hexdigest(),
             options.modality,
