@@ -270,6 +270,26 @@ def steps_table() -> str:
     return markdown(["network", "way", "s/step", "from", "to", "times as fast"], rows)
 
 
+def decoding_table() -> str:
+    """What the runs of a study save that share decoded slices."""
+    names = {
+        "sich.csv": ["ct-phe-sich, 2,772 pictures", "570"],
+        "lgg.csv": ["mri-lgg-flair, 2,027 pictures", "2,027"],
+        "heads.csv": ["24 synthetic heads of 32x512x512, NIfTI", "768"],
+    }
+    rows = [
+        [
+            *names[str(row.cohort)],
+            f"{row.part_decoded_s:.2f}",
+            f"{row.all_written_s:.2f}",
+            f"{row.part_read_s:.2f}",
+        ]
+        for row in pd.read_csv(RESULTS / "decoding.csv").itertuples()
+    ]
+    head = ["cohort", "slices", "a part (2/3) decoded, s", "all decoded and written, s"]
+    return markdown([*head, "the part from there, s"], rows)
+
+
 def int8_table() -> str:
     """Time of a slice by precision, and how many times as fast int8 is as bf16."""
     figures = pd.read_csv(RESULTS / "int8.csv")
@@ -370,6 +390,7 @@ COST_TABLES: dict[str, Callable[[], str]] = {
     "training-steps": steps_table,
     "gpu-steps": gpu_steps_table,
     "int8": int8_table,
+    "decoding": decoding_table,
     "training-curves": curves_table,
     "growth": growth_table,
     "guarantees": guarantees_table,
