@@ -43,8 +43,9 @@ class Recorded(nn.Module):
             "cuda", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
         )
         # Recording goes on in a stream of its own, so gradients come from another one than PyTorch
-        # expects; it waits for them, and would tell the user so.
-        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
+        # expects; it waits for them, and newer versions of it would tell the user so.
+        if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+            torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         with autocast:
             self._replayed = torch.cuda.make_graphed_callables(nn.Sequential(network), (images,))
         with torch.no_grad():
