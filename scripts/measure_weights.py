@@ -352,6 +352,8 @@ def tables_of_heads(
 def measure(options: argparse.Namespace) -> None:
     """Print the figures and write the tables."""
     network, model = load_engine(options.run, EngineOptions(options.engine, options.precision))
+    if options.threshold is not None:
+        model = model.model_copy(update={"threshold": options.threshold})
     options.output.mkdir(parents=True, exist_ok=True)
     limits_ml = sorted({0.0, *(options.min_lesion_ml or ())})
     tables = {}
@@ -425,6 +427,7 @@ def main() -> None:
     parser.add_argument("--without", type=Path, help="index of a cohort in which no hematoma is")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--threshold", type=float, help="the model's unless given")
     parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
     parser.add_argument("--num-heads", type=int, default=60, help="of each kind")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the heads")
