@@ -328,6 +328,7 @@ def test_passes_are_recorded_where_all_are_alike(monkeypatch: pytest.MonkeyPatch
     assert not placed(settings(), 1.0, num_processes=2).passes_recorded
     assert not placed(settings(recomputes=True), 1.0).passes_recorded
     config = settings()
-    training = config.recipe.training.model_copy(update={"micro_batch_size": 4})
-    recipe = config.recipe.model_copy(update={"training": training})
-    assert not placed(config.model_copy(update={"recipe": recipe}), 1.0).passes_recorded
+    for changed in ({"micro_batch_size": 4}, {"records_passes": False}):
+        training = config.recipe.training.model_copy(update=changed)
+        recipe = config.recipe.model_copy(update={"training": training})
+        assert not placed(config.model_copy(update={"recipe": recipe}), 1.0).passes_recorded

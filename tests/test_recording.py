@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hemaseg.errors import TrainingError
 from hemaseg.models.catalogue import MODELS, build_model
 from hemaseg.training.device import Precision, deterministic
 from hemaseg.training.recording import Recorded
@@ -75,3 +76,24 @@ def test_buffers_are_kept_and_other_sizes_not_replayed(monkeypatch: pytest.Monke
         images = torch.rand(num, 1, 32, 32)
         assert torch.equal(recorded(images), other(images))
     assert calls == [torch.Size([3, 1, 32, 32])] * 2
+
+
+def test_what_cannot_be_recorded_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", fail)
+    words = (
+        r"recorded on cpu \(operation not permitted .* capturing\)\. Set training.records_passes"
+    )
+    with pytest.raises(TrainingError, match=words):
+        Recorded(small("unet"), batch_size=3, image_size=32, precision="fp32")
+
+
+def test_memory_that_is_used_up_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        Recorded(small("unet"), batch_size=3, image_size=32, precision="fp32")

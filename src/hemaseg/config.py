@@ -144,6 +144,10 @@ class TrainingConfig(Section):
     """Whether activations are computed again in the backward pass in place of being kept for it:
     less memory for more time, and no number changes. Known as activation or gradient
     checkpointing; `docs/reproduction.md` says what it saves and costs."""
+    records_passes: bool = True
+    """Whether a GPU records the passes of a batch and replays them (CUDA graphs), where that can
+    be: less time, the same numbers, more memory. `run.json` says whether it did. False is for
+    where recording fails."""
 
     @property
     def slices_per_pass(self) -> int:

@@ -205,7 +205,8 @@ def place(
     # Half of it stays free, for what is recorded and for other programs.
     has_slices = step_mib + slices_mib <= 0.5 * available_mib
     is_recorded = (
-        num_processes == 1
+        training.records_passes
+        and num_processes == 1
         and training.slices_per_pass == training.batch_size
         and not training.recomputes_activations
         and num_slices >= LEAST_STEPS_RECORDED * training.batch_size

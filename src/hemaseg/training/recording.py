@@ -11,7 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hemaseg.training.device import Precision, memory_format
+from hemaseg.errors import TrainingError
+from hemaseg.training.device import Precision, is_out_of_memory, memory_format
 
 
 class Recorded(nn.Module):
@@ -26,6 +27,9 @@ class Recorded(nn.Module):
         batch_size: Slices of the batches that are recorded.
         image_size: Their edge.
         precision: In which they are computed.
+
+    Raises:
+        TrainingError: The device or its software cannot record them.
     """
 
     def __init__(
@@ -46,8 +50,19 @@ class Recorded(nn.Module):
         # expects; it waits for them, and newer versions of it would tell the user so.
         if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
             torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-        with autocast:
-            self._replayed = torch.cuda.make_graphed_callables(nn.Sequential(network), (images,))
+        try:
+            with autocast:
+                self._replayed = torch.cuda.make_graphed_callables(
+                    nn.Sequential(network), (images,)
+                )
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"the passes of a batch cannot be recorded on {device} "
+                f"({str(error).splitlines()[0]}). Set training.records_passes = false: the same "
+                "numbers for more time."
+            ) from error
         with torch.no_grad():
             for buffer, value in zip(network.buffers(), before, strict=True):
                 buffer.copy_(value)
