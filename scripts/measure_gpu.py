@@ -1,7 +1,8 @@
 """What training costs on a GPU: the tables of docs/performance.md that need one.
 
     python scripts/measure_gpu.py --only steps > results/gpu-steps.csv
-    python scripts/measure_gpu.py --only curves --jobs 16 -o results/gpu > results/gpu-curves.csv
+    python scripts/measure_gpu.py --only curves --jobs 16 > results/gpu-curves.csv
+    python scripts/measure_gpu.py --only exactness --jobs 16 > results/gpu-exactness.csv
 
 Steps: forward, loss, backward and Adam on slices of 256x256 that lie on the GPU, for the three
 networks at full size. Medians are printed: PyTorch as it comes (eager, fp32 with convolutions in
@@ -219,8 +220,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", choices=("steps", "curves", "exactness"), required=True)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8])
     parser.add_argument("--heads", type=int, default=165, help="of which curves are learnt")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--precision", default="bf16")

@@ -45,18 +45,23 @@ def planned(folder: Path) -> PlannedRun:
     return PlannedRun(arm, settings(), 0, folder)
 
 
-def complete(run: PlannedRun, cohort: Cohort, split: Split, cache: Path | None = None) -> list[str]:
-    """What was done, each step once."""
+def said(run: PlannedRun, cohort: Cohort, split: Split, cache: Path | None = None) -> list[str]:
+    """What is reported while a run is completed."""
     steps: list[str] = []
     complete_run(
         run,
         cohort,
         split,
         tolerance_mm=2.0,
-        report=lambda step, share: steps.append(step.partition(",")[0]),
+        report=lambda step, share: steps.append(step),
         cache=cache,
     )
-    return list(dict.fromkeys(steps))
+    return steps
+
+
+def complete(run: PlannedRun, cohort: Cohort, split: Split, cache: Path | None = None) -> list[str]:
+    """What was done, each step once."""
+    return list(dict.fromkeys(step.partition(",")[0] for step in said(run, cohort, split, cache)))
 
 
 @pytest.fixture
@@ -88,16 +93,7 @@ def test_shares_of_a_run_rise_from_0_to_1(tmp_path: Path, cohort: Cohort, split:
 
 def decoded(run: PlannedRun, cohort: Cohort, split: Split, cache: Path) -> list[str]:
     """What was said of each image that was read."""
-    steps: list[str] = []
-    complete_run(
-        run,
-        cohort,
-        split,
-        tolerance_mm=2.0,
-        report=lambda step, share: steps.append(step),
-        cache=cache,
-    )
-    return [step for step in steps if step.startswith("reading, ")]
+    return [step for step in said(run, cohort, split, cache) if step.startswith("reading, ")]
 
 
 def same_bits(one: PlannedRun, two: PlannedRun) -> bool:
@@ -114,8 +110,8 @@ def test_runs_share_slices_and_give_the_same_bits(
     num = len(fold.train + fold.validation)
     assert 0 < num < len(cohort.images)
     first, second = planned(tmp_path / "first"), planned(tmp_path / "second")
-    said = [f"reading, image {done}/{num}" for done in range(1, num + 1)]
-    assert decoded(first, cohort, split, cache) == said
+    expected = [f"reading, image {done}/{num}" for done in range(1, num + 1)]
+    assert decoded(first, cohort, split, cache) == expected
     assert decoded(second, cohort, split, cache) == []
     assert same_bits(first, run)
     assert same_bits(second, run)
@@ -131,10 +127,10 @@ def test_a_disk_without_room_costs_no_run(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
     other = planned(tmp_path / "other")
-    said = decoded(other, cohort, split, tmp_path / "slices")
+    steps = decoded(other, cohort, split, tmp_path / "slices")
     num = len(split.folds[0].train)
     words = "not kept for other runs (No space left on device)"
-    assert said[0] == f"reading, image 1/{num}, {words}"
+    assert steps[0] == f"reading, image 1/{num}, {words}"
     assert same_bits(other, run)
 
 
@@ -143,8 +139,8 @@ def test_a_folder_that_cannot_be_made_costs_no_run(
 ) -> None:
     (tmp_path / "slices").touch()
     other = planned(tmp_path / "other")
-    said = decoded(other, cohort, split, tmp_path / "slices")
-    assert all(step.endswith(", not kept for other runs (Not a directory)") for step in said)
+    steps = decoded(other, cohort, split, tmp_path / "slices")
+    assert all(step.endswith(", not kept for other runs (Not a directory)") for step in steps)
     assert same_bits(other, run)
 
 
