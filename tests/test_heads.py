@@ -97,6 +97,19 @@ def test_blood_is_in_the_brain_and_apart_from_the_ventricles(seed: int) -> None:
     assert (head.voxels[head.mask] < 300).mean() > 0.97  # no bone but at the rim
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_masses_are_no_blood_and_take_none_away(seed: int) -> None:
+    """The same head with and without; where there was blood, nothing changes."""
+    options = {"modality": "MRI", "sequence": "FLAIR", "num_hematomas": 1, "volume_ml": 15.0}
+    without, head = (head_of(seed, num_masses=num, **options) for num in (0, 2))
+    assert np.array_equal(head.mask, without.mask)
+    assert np.array_equal(head.ventricular_mask, without.ventricular_mask)
+    assert head.hematoma_ml == without.hematoma_ml
+    brighter = head.voxels > 1.2 * without.voxels.astype(float)
+    assert (brighter & ~head.mask).sum() > 5 * (brighter & head.mask).sum()
+    assert brighter.any()
+
+
 def test_blood_in_the_ventricles_counts_apart() -> None:
     heads = [head_of(seed, num_hematomas=1, volume_ml=40.0) for seed in range(12)]
     with_blood = [head for head in heads if head.ventricular_ml > 1]
@@ -194,6 +207,7 @@ def test_turned_heads_lie_anyhow() -> None:
         ({"tilt_deg": math.nan}, "tilt_deg nan, expected"),
         ({"volume_ml": math.inf}, r"volume_ml inf, expected 0\.01 to 200"),
         ({"num_hematomas": -1}, "num_hematomas -1, expected 0 to 10"),
+        ({"num_masses": 11}, "num_masses 11, expected 0 to 10"),
         ({"modality": "PET"}, "modality 'PET', expected CT, MRI"),
         ({"age": "old"}, "age 'old', expected hyperacute, acute"),
         ({"sequence": "DWI"}, "sequence 'DWI', expected T1, T2"),

@@ -44,6 +44,9 @@ def phantom(
     ] = None,
     tilt_deg: Annotated[float | None, typer.Option(help="Of the gantry of CT.")] = None,
     num_hematomas: Annotated[int | None, typer.Option(help="In each head; 0 for none.")] = None,
+    num_masses: Annotated[
+        int, typer.Option(help="In each head: tumours, cysts and swellings without blood.")
+    ] = 0,
     volume_ml: Annotated[float | None, typer.Option(help="Of each hematoma; one at least.")] = None,
     age: Annotated[
         str | None,
@@ -85,6 +88,7 @@ def phantom(
         slice_mm=slice_mm,
         tilt_deg=tilt_deg,
         num_hematomas=num_hematomas,
+        num_masses=num_masses,
         volume_ml=volume_ml,
         age=None if age is None else age.replace("-", " "),  # type: ignore[arg-type]
         sequence=sequence,  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from hemaseg.phantoms.hematomas import (
     Hematoma,
     Volume,
     add_hematoma,
+    add_mass,
     draw_site,
     fill_ventricles,
     flat_indices,
@@ -36,6 +37,7 @@ BOUNDS = {
     "slice_mm": (0.3, 20.0),
     "tilt_deg": (-30.0, 30.0),
     "num_hematomas": (0, 10),
+    "num_masses": (0, 10),
     "volume_ml": (0.01, 200.0),
 }
 """Least and largest value of options that are numbers."""
@@ -56,6 +58,7 @@ class HeadOptions:
         slice_mm: Distance and thickness of slices.
         tilt_deg: Gantry tilt of CT; slices are sheared against each other by it.
         num_hematomas: Their number.
+        num_masses: Tumours, cysts and swellings without blood, which must not be marked.
         volume_ml: Of each hematoma; there is at least one then, unless their number is 0.
         age: Of the blood.
         sequence: Of MRI.
@@ -71,6 +74,7 @@ class HeadOptions:
     slice_mm: float | None = None
     tilt_deg: float | None = None
     num_hematomas: int | None = None
+    num_masses: int = 0
     volume_ml: float | None = None
     age: Age | None = None
     sequence: Sequence | None = None
@@ -153,6 +157,10 @@ def synthesise(seed: int, options: HeadOptions | None = None) -> Head:
         hematomas.append(add_hematoma(volume, site, volume_ml, random))
     if hematomas and options.num_hematomas is None and random.random() < 0.2:
         fill_ventricles(volume, random)
+    # Of their own generator, so that a head with masses is the same head otherwise.
+    of_masses = np.random.default_rng([seed, 20261126])
+    for _ in range(options.num_masses):
+        add_mass(volume, of_masses)
     age = options.age or AGES[int(random.choice(len(AGES), p=_AGE_SHARES[options.modality]))]
     voxels, sequence = _render(volume.labels, age, options, random)
     is_clot = np.isin(volume.labels, HEMATOMA)

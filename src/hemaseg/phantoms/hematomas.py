@@ -124,6 +124,89 @@ def add_hematoma(
             site lacks tissue.
         random: Draws place, shape and what is around.
     """
+    grown = _grow(volume, site, volume_ml, random)
+    if grown is None:
+        return Hematoma(site.name, 0.0, 0.0)
+    here, is_clot = grown.here, grown.is_within
+    rim = random.uniform(0.5, 3.0)
+    halo = random.exponential(4.0) if random.random() < 0.85 else 0.0
+    here[grown.around(halo)] = Tissue.EDEMA
+    here[is_clot] = Tissue.BLOOD
+    here[is_clot & (grown.reach > grown.edge - rim)] = Tissue.BLOOD_RIM
+    if volume_ml > 5 and random.random() < 0.1:
+        # The patient lies on the back: plasma stands in front.
+        front = np.quantile(grown.near[1][is_clot], random.uniform(0.2, 0.6))
+        here[is_clot & (grown.near[1] < front)] = Tissue.PLASMA
+    here[grown.in_ventricle] = Tissue.VENTRICULAR_BLOOD
+    ventricular_ml = float(grown.in_ventricle.sum()) * volume.voxel_ml
+    clot_ml = float(is_clot.sum()) * volume.voxel_ml
+    return Hematoma(site.name, clot_ml, ventricular_ml)
+
+
+def add_mass(volume: Volume, random: np.random.Generator) -> None:
+    """Put a look-alike without blood into a head, in place: a tumour, a cyst, or swollen tissue.
+
+    It grows where and as a hematoma does, but is mostly larger (median 20 mL).
+
+    Args:
+        volume: The head, after its hematomas; labels change, and positions where tissue moved.
+        random: Draws all of it.
+    """
+    site = draw_site(random)
+    volume_ml = float(np.clip(np.exp(random.normal(np.log(20.0), 0.9)), 1.0, site.max_ml))
+    grown = _grow(volume, site, volume_ml, random)
+    if grown is None:
+        return
+    core, rim = MASSES[int(random.choice(len(MASSES), p=(0.55, 0.25, 0.2)))]
+    rim_mm = random.uniform(1.0, 5.0)
+    halo = random.exponential(6.0) if random.random() < 0.5 else 0.0
+    grown.here[grown.around(halo)] = Tissue.EDEMA
+    grown.here[grown.is_within] = core
+    grown.here[grown.is_within & (grown.reach > grown.edge - rim_mm)] = rim
+
+
+MASSES = (
+    (Tissue.SCAR, Tissue.SCAR),
+    (Tissue.EDEMA, Tissue.EDEMA),
+    (Tissue.FLUID, Tissue.SCAR),
+)
+"""Core and rim of look-alikes: solid, swollen, with a cyst."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Grown:
+    """A shape within a head, after tissue has made room for it.
+
+    Attributes:
+        here: Labels about it, a view of the head's.
+        near: Their positions.
+        reach: Distance from the center under the shape's measure.
+        edge: Reach up to which the shape goes.
+        can_hold: Where tissue is that it can replace.
+        is_within: The shape.
+        in_ventricle: What of a ventricle is within its reach.
+        ripple: Unevenness of its border.
+    """
+
+    here: Labels
+    near: Positions
+    reach: NDArray[np.float32]
+    edge: float
+    can_hold: NDArray[np.bool_]
+    is_within: NDArray[np.bool_]
+    in_ventricle: NDArray[np.bool_]
+    ripple: NDArray[np.float32]
+
+    def around(self, halo: float) -> NDArray[np.bool_]:
+        """Tissue beyond it as far as a halo."""
+        beyond = self.reach > self.edge
+        return self.can_hold & beyond & (self.reach <= self.edge + halo * (1 + self.ripple))
+
+
+def _grow(
+    volume: Volume, site: Site, volume_ml: float, random: np.random.Generator
+) -> _Grown | None:
+    """A shape at a site, which moves tissue away and marks none; None if nothing can hold it."""
     labels, positions, atlas = volume.labels, volume.positions, volume.atlas
     side = random.choice((-1, 1))
     center_mm = np.array(site.center_mm) * (1, 1, side) + random.normal(size=3) * site.spread_mm
@@ -143,24 +226,18 @@ def add_hematoma(
     can_hold &= depth_mm > 2
     wanted = min(round(volume_ml / volume.voxel_ml), int(can_hold.sum()))
     if wanted == 0:
-        return Hematoma(site.name, 0.0, 0.0)
+        return None
     edge = np.partition(reach[can_hold], wanted - 1)[wanted - 1]
-    is_clot = can_hold & (reach <= edge)
-    in_ventricle = (here == Tissue.VENTRICLE) & (reach <= edge)
-    rim = random.uniform(0.5, 3.0)
-    halo = random.exponential(4.0) if random.random() < 0.85 else 0.0
-    around = can_hold & (reach > edge) & (reach <= edge + halo * (1 + ripple))
-    here[around] = Tissue.EDEMA
-    here[is_clot] = Tissue.BLOOD
-    here[is_clot & (reach > edge - rim)] = Tissue.BLOOD_RIM
-    if volume_ml > 5 and random.random() < 0.1:
-        # The patient lies on the back: plasma stands in front.
-        front = np.quantile(near[1][is_clot], random.uniform(0.2, 0.6))
-        here[is_clot & (near[1] < front)] = Tissue.PLASMA
-    here[in_ventricle] = Tissue.VENTRICULAR_BLOOD
-    ventricular_ml = float(in_ventricle.sum()) * volume.voxel_ml
-    clot_ml = float(is_clot.sum()) * volume.voxel_ml
-    return Hematoma(site.name, clot_ml, ventricular_ml)
+    return _Grown(
+        here=here,
+        near=near,
+        reach=reach,
+        edge=edge,
+        can_hold=can_hold,
+        is_within=can_hold & (reach <= edge),
+        in_ventricle=(here == Tissue.VENTRICLE) & (reach <= edge),
+        ripple=ripple,
+    )
 
 
 def fill_ventricles(volume: Volume, random: np.random.Generator) -> None:
