@@ -152,3 +152,13 @@ def test_statistics_stay_in_place_when_the_second_pass_fails() -> None:
     with pytest.raises(RuntimeError, match="second pass"):
         result.sum().backward()
     assert norm.running_mean is before
+
+
+@pytest.mark.parametrize(("name", "options"), SMALL, ids=IDS)
+def test_a_network_compiles_as_one_graph(name: str, options: dict[str, Option]) -> None:
+    """Whoever compiles one, in a benchmark against us or in their own code, gets all of it."""
+    network = build_model(name, options).eval()
+    images = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        compiled = torch.compile(network, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(images), network(images))

@@ -42,7 +42,8 @@ def recomputed(
             pass.
         inputs: What is kept.
     """
-    if not (_is_on.get() and torch.is_grad_enabled()):
+    # What is compiled is never recomputed: asking a context variable would cut its graph in pieces.
+    if torch.compiler.is_compiling() or not (_is_on.get() and torch.is_grad_enabled()):
         return compute(modules, *inputs)
     result = checkpoint(
         compute,
