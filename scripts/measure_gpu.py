@@ -1,6 +1,7 @@
 """What training costs on a GPU: the tables of docs/performance.md that need one.
 
     python scripts/measure_gpu.py --only steps > results/gpu-steps.csv
+    python scripts/measure_gpu.py --only compiled > results/gpu-compiled.csv
     python scripts/measure_gpu.py --only curves --jobs 16 > results/gpu-curves.csv
     python scripts/measure_gpu.py --only exactness --jobs 16 > results/gpu-exactness.csv
 
@@ -9,9 +10,12 @@ networks at full size. Medians are printed: PyTorch as it comes (eager, fp32 wit
 TF32), then ours, one change after the other. `share_of_peak` is the arithmetic of the network
 (three forward passes) over the rate of a large matrix product in the same precision.
 
+Compiled: such steps in bf16, recorded, against those of `torch.compile`, which merges operations
+into kernels of its own and, in its mode "reduce-overhead", records them too.
+
 Curves: Figure 7 of the paper as a fair one. The three networks under one recipe on the slices with
 a lesion of synthetic CT heads (the paper has 2,345 of them), on one device, through `train` as a
-user has it: time of each epoch and validation Dice.
+user has it: time of each epoch and validation Dice; then U-Net once more with augmentation.
 
 Exactness: pixels that a GPU in fp32, with TF32 and without, and in bf16 decides otherwise than a
 CPU in fp32, on synthetic heads.
@@ -37,7 +41,7 @@ import torch
 from torch import Tensor, nn
 from train_weights import head_slices
 
-from hemaseg.config import ModelConfig, Recipe, RunConfig
+from hemaseg.config import AugmentationConfig, ModelConfig, Recipe, RunConfig
 from hemaseg.engines.engine import TorchEngine
 from hemaseg.models.catalogue import build_model
 from hemaseg.models.cost import model_cost
@@ -54,6 +58,16 @@ MODELS = ("unet", "dr_unet", "dense_unet")
 IMAGE_SIZE = 256
 GPU = torch.device("cuda")
 PAPER = Recipe(description="the paper's")
+AUGMENTATION = AugmentationConfig(
+    rotation_deg=30,
+    scaling=0.2,
+    translation=0.08,
+    flip_probability=0.5,
+    gamma=0.3,
+    contrast=0.25,
+    noise_sd=0.04,
+)
+"""That of the weights that ship."""
 
 
 def seconds(call: Callable[[], Any], num: int) -> float:
@@ -100,8 +114,10 @@ WAYS = {
 }
 
 
-def stepper(name: str, way: str, images: Tensor, masks: Tensor) -> Callable[[], None]:
-    """One training step in one way."""
+def stepper(
+    name: str, way: str, images: Tensor, masks: Tensor, compiles: str | None = None
+) -> Callable[[], None]:
+    """One training step in one way; compiled in a mode of `torch.compile` in place of recorded."""
     precision, is_last, is_fused, is_recorded, _ = WAYS[way]
     torch.manual_seed(0)
     layout = torch.channels_last if is_last else torch.contiguous_format
@@ -112,7 +128,9 @@ def stepper(name: str, way: str, images: Tensor, masks: Tensor) -> Callable[[], 
         else torch.optim.Adam(network.parameters())
     )
     wrapped: nn.Module = network
-    if is_recorded:
+    if compiles:
+        wrapped = torch.compile(network, mode=compiles, dynamic=False)
+    elif is_recorded:
         wrapped = Recorded(network, len(images), IMAGE_SIZE, "bf16")
 
     def step() -> None:
@@ -158,6 +176,35 @@ def print_steps(batch_sizes: tuple[int, ...], num_turns: int) -> None:
             sys.stdout.flush()
 
 
+def print_compiled(batch_size: int, num_turns: int) -> None:
+    """Recorded steps against compiled ones; compilation takes the time that `ready_s` says."""
+    print("model,batch_size,way,ready_s,step_ms,times_as_fast", flush=True)
+    images = torch.rand(batch_size, 1, IMAGE_SIZE, IMAGE_SIZE, device=GPU)
+    masks = (images > 0.9).float()
+    for name in MODELS:
+        recorded = 0.0
+        for way, mode in (
+            ("recorded", None),
+            ("compiled", "default"),
+            ("compiled and recorded", "reduce-overhead"),
+        ):
+            begin = time.perf_counter()
+            step = stepper(name, "and recorded", images, masks, compiles=mode)
+            step()
+            torch.cuda.synchronize()
+            ready_s = time.perf_counter() - begin
+            taken = statistics.median(seconds(step, 10) for _ in range(num_turns))
+            recorded = recorded or taken
+            print(
+                f"{name},{batch_size},{way},{ready_s:.1f},{1000 * taken:.2f},"
+                f"{recorded / taken:.2f}",
+                flush=True,
+            )
+            del step
+            torch.compiler.reset()
+            torch.cuda.empty_cache()
+
+
 def print_curves(num_heads: int, num_epochs: int, jobs: int, output: Path, precision: str) -> None:
     """A row for each epoch of each network."""
     recipe = PAPER.model_copy(
@@ -171,12 +218,20 @@ def print_curves(num_heads: int, num_epochs: int, jobs: int, output: Path, preci
     validation = head_slices(range(num_heads, num_heads + 30), "CT", recipe, jobs)
     training = training.select(torch.nonzero(training.has_lesion).flatten())
     print(f"# {len(training)} slices with a lesion", file=sys.stderr)
-    for number, name in enumerate(MODELS):
-        config = RunConfig(model=ModelConfig(name=name), recipe=recipe, device="cuda")
-        folder = output / name
+    augmented = recipe.model_copy(update={"augmentation": AUGMENTATION})
+    runs = [(name, name, recipe) for name in MODELS] + [("unet", "unet, augmented", augmented)]
+    for number, (name, title, asked) in enumerate(runs):
+        config = RunConfig(model=ModelConfig(name=name), recipe=asked, device="cuda")
+        folder = output / title
         record = train(config, training, validation, folder, origin=DataOrigin("", "", 0, "CT"))
-        print(f"# {name}: {record.predicted_peak_mib:.0f} MiB predicted", file=sys.stderr)
-        table = pd.read_csv(folder / "training.csv").assign(model=name)
+        print(
+            f"# {title}: {record.predicted_peak_mib:.0f} MiB predicted, "
+            f"{torch.cuda.max_memory_allocated() / 2**20:.0f} allocated, "
+            f"{torch.cuda.max_memory_reserved() / 2**20:.0f} reserved",
+            file=sys.stderr,
+        )
+        torch.cuda.empty_cache()
+        table = pd.read_csv(folder / "training.csv").assign(model=title)
         table.to_csv(sys.stdout, index=False, header=number == 0, lineterminator="\n")
         sys.stdout.flush()
 
@@ -219,7 +274,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=("steps", "curves", "exactness"), required=True)
+    parser.add_argument(
+        "--only", choices=("steps", "compiled", "curves", "exactness"), required=True
+    )
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8])
     parser.add_argument("--heads", type=int, default=165, help="of which curves are learnt")
@@ -230,6 +287,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.only == "steps":
         print_steps(tuple(options.batch_sizes), options.turns)
+    elif options.only == "compiled":
+        print_compiled(options.batch_sizes[0], options.turns)
     elif options.only == "curves":
         print_curves(
             *(options.heads, options.epochs, options.jobs, options.output, options.precision)

@@ -226,10 +226,9 @@ def require_memory(
 ) -> float:
     """Predict the peak of a training; refuse it where that is more than there is now.
 
-    A refusal and not a warning: tensors take what is predicted to within a tenth (up to a fifth
-    more where passes are recorded), and the process takes more than its tensors. Beyond what is
-    free, the system would end this process on a CPU, or another one, without a word. Where nobody
-    knows how much there is, nothing is refused.
+    A refusal and not a warning: tensors take what is predicted to within a tenth, and the process
+    takes more than its tensors. Beyond what is free, the system would end this process on a CPU, or
+    another one, without a word. Where nobody knows how much there is, nothing is refused.
 
     Args:
         config: Of the run.
