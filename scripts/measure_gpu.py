@@ -38,7 +38,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from train_weights import head_slices
 
 from hemaseg.config import AugmentationConfig, ModelConfig, Recipe, RunConfig
@@ -127,7 +127,7 @@ def stepper(
         if is_fused
         else torch.optim.Adam(network.parameters())
     )
-    wrapped: nn.Module = network
+    wrapped: Callable[[Tensor], Tensor] = network
     if compiles:
         wrapped = torch.compile(network, mode=compiles, dynamic=False)
     elif is_recorded:
