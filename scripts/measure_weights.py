@@ -183,6 +183,7 @@ def head_row(
         "modality": head.modality,
         "sequence": head.sequence,
         "is_export": options.is_export,
+        "num_masses": options.num_masses,
         "age": head.age,
         "sites": "; ".join(hematoma.site for hematoma in head.hematomas),
         "hematoma_ml": round(head.hematoma_ml, 3),
@@ -259,7 +260,10 @@ def draw(network: Engine, model: ModelRecord, table: pd.DataFrame, path: Path) -
         axis.set_axis_off()
     for axis, row in zip(axes.flat, table.to_dict("records"), strict=False):
         options = HeadOptions(
-            row["modality"], turned=row["modality"] == "CT", is_export=row["is_export"]
+            row["modality"],
+            num_masses=row["num_masses"],
+            turned=row["modality"] == "CT",
+            is_export=row["is_export"],
         )
         head = synthesise(row["seed"], options)
         scale = intensity_range(head.voxels, head.modality, model.intensity, name="")
@@ -333,6 +337,7 @@ def tables_of_heads(
         "synthetic CT": HeadOptions("CT", turned=True),
         "synthetic CT, 8-bit": HeadOptions("CT", turned=True, is_export=True),
         "synthetic MRI": HeadOptions("MRI"),
+        "synthetic MRI, a mass in each": HeadOptions("MRI", num_masses=1),
     }
     tables = {}
     for number, (name, asked) in enumerate(kinds.items()):

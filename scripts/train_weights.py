@@ -15,11 +15,16 @@ RUN` begins from the weights of another run. The epoch is chosen by Dice per sub
 `--held-out` synthetic heads, which are not trained on, and, with `--sich`, the validation part of
 ct-phe-sich; its test part (`configs/weights/sich-split.json`) is never read.
 
-    python scripts/train_weights.py --seeds 20000 1000 --held-out 40 --modality MRI --jobs 16
-        --start src/hemaseg/weights/ct --recipe configs/weights/mri-128.toml -o first
+    python scripts/train_weights.py --seeds 60000 7580 --held-out 40 --modality MRI --upright
+        --head-size 192 --hematomas 2 --every 4 --model unet --base-width 16
+        --recipe configs/weights/mri-128.toml --jobs 16 -o first
 
 makes the heads of these seeds in memory, by as many processes, for GPUs that learn faster than
-files are read: turned, and half of them 8-bit exports.
+files are read; half of them are 8-bit exports, and none lies on its side with `--upright` (scans
+with geometry are always predicted upright). `--hematomas N` puts N hematomas into three heads of
+four and `--head-size N` makes slices of as many pixels: more slices with blood in less time.
+`--every N` keeps one of N slices without blood of heads without a mass, and `--masses N` puts as
+many masses without blood into half of the heads.
 """
 
 import argparse
@@ -27,6 +32,7 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
@@ -46,6 +52,7 @@ from hemaseg.config import Recipe, RunConfig, parse_config, read_config
 from hemaseg.errors import HemasegError
 from hemaseg.models.catalogue import MODELS
 from hemaseg.phantoms.heads import HeadOptions, synthesise
+from hemaseg.phantoms.mri import SEQUENCES
 from hemaseg.slices.dataset import SliceName, SliceSet, fit_to_square, load_slices
 from hemaseg.slices.intensity import intensity_range
 from hemaseg.training.checkpoint import load_start
@@ -62,40 +69,76 @@ def of_modality(cohort: Cohort, modality: str) -> Cohort:
     return cohort.select({case.subject for case in cohort.images if case.modality == modality})
 
 
-def head_slices(seeds: Sequence[int], modality: Modality, recipe: Recipe, jobs: int) -> SliceSet:
+def head_slices(
+    seeds: Sequence[int],
+    modality: Modality,
+    recipe: Recipe,
+    jobs: int,
+    *,
+    turned: bool = True,
+    num_hematomas: int | None = None,
+    num_masses: int = 0,
+    head_size: int = 256,
+    every: int = 1,
+) -> SliceSet:
     """The slices of synthetic heads, as the network gets them; one head for each seed.
 
     Args:
-        seeds: Of the heads.
+        seeds: Of the heads; odd ones are 8-bit exports.
         modality: Of all of them.
         recipe: Image size and intensity.
         jobs: Processes that make them.
+        turned: Whether heads may lie anyhow.
+        num_hematomas: Of heads whose seed is no multiple of 4.
+        num_masses: Of heads whose seed is odd once halved; MRI then has no random contrast, under
+            which blood and mass could not be told apart.
+        head_size: Rows and columns as they are made, before they are fitted to the image size.
+        every: One of how many slices without blood is kept, if the head has no mass.
     """
+    options = HeadOptions(
+        modality,
+        image_size=head_size,
+        num_hematomas=num_hematomas,
+        num_masses=num_masses,
+        turned=turned,
+    )
+    of_head = partial(_one_head, options, recipe, every)
     # Spawned ones would each import everything anew; nothing here runs on a GPU before.
     context = get_context("fork")
     with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
-        made = list(pool.map(partial(_one_head, modality, recipe), seeds, chunksize=4))
+        made = list(pool.map(of_head, seeds, chunksize=4))
     names = [
         SliceName(f"head_{seed:05}", f"head_{seed:05}.nii.gz", index)
-        for seed, (images, _) in zip(seeds, made, strict=True)
-        for index in range(len(images))
+        for seed, (_, _, kept) in zip(seeds, made, strict=True)
+        for index in kept.tolist()
     ]
     images, masks = (torch.cat([torch.from_numpy(one[part]) for one in made]) for part in (0, 1))
     return SliceSet(images, masks, tuple(names))
 
 
 def _one_head(
-    modality: Modality, recipe: Recipe, seed: int
-) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-    """Images and masks of a head as arrays, which travel between processes faster than tensors."""
-    head = synthesise(seed, HeadOptions(modality, turned=True, is_export=seed % 2 == 1))
-    scale = intensity_range(head.voxels, modality, recipe.intensity, name=f"head {seed}")
-    stacks = (scale.scale(head.voxels), head.mask)
+    options: HeadOptions, recipe: Recipe, every: int, seed: int
+) -> tuple[NDArray[np.float16], NDArray[np.bool_], NDArray[np.int64]]:
+    """Images, masks and slices of a head as arrays, which travel faster than tensors."""
+    has_masses = options.num_masses > 0 and seed // 2 % 2 == 1
+    options = replace(
+        options,
+        num_hematomas=options.num_hematomas if seed % 4 else None,
+        num_masses=options.num_masses if has_masses else 0,
+        sequence=SEQUENCES[seed // 4 % 4] if has_masses and options.modality == "MRI" else None,
+        is_export=seed % 2 == 1,
+    )
+    head = synthesise(seed, options)
+    scale = intensity_range(head.voxels, options.modality, recipe.intensity, name=f"head {seed}")
+    is_kept: NDArray[np.bool_] = np.any(head.mask, axis=(1, 2))
+    step = 1 if has_masses else every
+    is_kept[seed % step :: step] = True
+    stacks = (scale.scale(head.voxels)[is_kept], head.mask[is_kept])
     images, masks = (
         fit_to_square(torch.from_numpy(stack)[:, None].float(), recipe.slices.image_size)
         for stack in stacks
     )
-    return images.half().numpy(), (masks >= 0.5).numpy()
+    return images.half().numpy(), (masks >= 0.5).numpy(), np.flatnonzero(is_kept)
 
 
 def joined(first: SliceSet, second: SliceSet) -> SliceSet:
@@ -115,8 +158,7 @@ def main() -> None:
     heads = parser.add_mutually_exclusive_group(required=True)
     heads.add_argument("--heads", type=Path)
     heads.add_argument("--seeds", type=int, nargs=2, metavar=("FIRST", "NUM"))
-    parser.add_argument("--jobs", type=int, default=1, help="processes that make heads of seeds")
-    parser.add_argument("--held-out", type=int, default=20, help="heads that choose the epoch")
+    add_head_options(parser)
     parser.add_argument("--modality", choices=("CT", "MRI"))
     parser.add_argument("--sich", type=Path)
     parser.add_argument("--recipe", type=Path, required=True)
@@ -133,6 +175,36 @@ def main() -> None:
         train_one(options)
     except (HemasegError, OSError) as error:
         sys.exit(f"train_weights: {error}")
+
+
+def add_head_options(parser: argparse.ArgumentParser) -> None:
+    """How heads of seeds are made."""
+    parser.add_argument("--jobs", type=int, default=1, help="processes that make heads of seeds")
+    parser.add_argument("--upright", action="store_true", help="heads of seeds are not turned")
+    parser.add_argument("--hematomas", type=int, help="in three of four heads of seeds")
+    parser.add_argument("--masses", type=int, default=0, help="in half of the heads of seeds")
+    parser.add_argument("--every", type=int, default=1, help="slices without blood to keep one of")
+    parser.add_argument("--head-size", type=int, default=256, help="pixels of heads of seeds")
+    parser.add_argument("--held-out", type=int, default=20, help="heads that choose the epoch")
+
+
+def of_seeds(options: argparse.Namespace, recipe: Recipe) -> tuple[SliceSet, SliceSet]:
+    """Slices of the heads to learn from, and of those held out."""
+    first, num = options.seeds
+    seeds = range(first, first + num)
+    make = partial(
+        head_slices,
+        modality=options.modality,
+        recipe=recipe,
+        jobs=options.jobs,
+        turned=not options.upright,
+        num_hematomas=options.hematomas,
+        num_masses=options.masses,
+        head_size=options.head_size,
+        every=options.every,
+    )
+    num_learnt = num - options.held_out
+    return make(seeds[:num_learnt]), make(seeds[num_learnt:])
 
 
 def train_one(options: argparse.Namespace) -> None:
@@ -152,15 +224,9 @@ def train_one(options: argparse.Namespace) -> None:
         validation = load_slices(heads.select(held_out), recipe)
         identity, modality = heads.sha256, heads.modality
     else:
-        first, num = options.seeds
-        seeds = range(first, first + num)
-        make = partial(head_slices, modality=options.modality, recipe=recipe, jobs=options.jobs)
-        num -= options.held_out
-        training, validation = make(seeds[:num]), make(seeds[num:])
-        identity, modality = (
-            sha256(f"{options.modality} {seeds}".encode()).hexdigest(),
-            options.modality,
-        )
+        training, validation = of_seeds(options, recipe)
+        identity = sha256(f"{options.modality} {options.seeds}".encode()).hexdigest()
+        modality = options.modality
     split = read_split(SPLIT)
     if options.sich is not None:
         real = parts(split, read_cohort(options.sich), 0)

@@ -24,7 +24,9 @@ from hemaseg.files import file_sha256
 from hemaseg.metrics.overlap import dice
 from hemaseg.models.catalogue import build_model
 from hemaseg.phantoms.heads import HeadOptions, synthesise
+from hemaseg.phantoms.mri import Sequence
 from hemaseg.prediction.predict import probabilities
+from hemaseg.slices.dataset import SliceName, SliceSet
 from hemaseg.slices.intensity import intensity_range
 from hemaseg.training.checkpoint import (
     MODEL,
@@ -457,11 +459,42 @@ def test_wrong_input_of_training_is_said(
     assert message.format(recipe=recipe) in said
 
 
+def test_the_mean_of_two_runs(run: Path, tmp_path: Path) -> None:
+    """Halfway between them: weights and running statistics; with one temperature of its own."""
+    load_script("train_weights")
+    script = load_script("average_weights")
+    other = save_run(tmp_path / "other", scale=3.0)
+    images = torch.rand(6, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    names = tuple(SliceName(f"s{k}", f"s{k}.png", 0) for k in range(6))
+    slices = SliceSet(images, images > 0.6, names)
+    script.average(run, other, slices, slices, tmp_path / "mean")
+    (one, _), (two, _), (mean, record) = map(load_model, (run, other, tmp_path / "mean"))
+    for key, value in mean.state_dict().items():
+        expected = (one.state_dict()[key].double() + two.state_dict()[key].double()) / 2
+        assert torch.allclose(value.double(), expected, rtol=1e-6, atol=0)
+    assert record.temperature not in (1.0, load_model(other)[1].temperature)
+    assert record.appearance is not None
+
+
+def test_runs_of_two_networks_have_no_mean(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    load_script("train_weights")
+    script = load_script("average_weights")
+    nothing = SliceSet(torch.empty(0, 1, 32, 32), torch.empty(0, 1, 32, 32).bool(), ())
+    with pytest.raises(ConfigError, match="expected one network"):
+        script.average(run, weights.SHIPPED / "ct", nothing, nothing, tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+    given = (run, "nowhere", "--seeds", 1, 2, "-o", tmp_path / "out")
+    said = said_by("average_weights", monkeypatch, capsys, *given)
+    assert said.startswith("average_weights: nowhere: no such folder")
+
+
 # What they find
 
 
 def found(voxels: NDArray[Any], modality: str) -> NDArray[np.bool_]:
-    engine, record = load_engine(model_folder())
+    engine, record = load_engine(model_folder("mri" if modality == "MRI" else None))
     scale = intensity_range(voxels, modality, record.intensity, name="a head")
     p = probabilities(engine, scale.scale(voxels), record.image_size, record.temperature)
     return np.asarray(p >= record.threshold)
@@ -485,3 +518,13 @@ def test_the_default_weights_mark_little_in_heads_without_blood() -> None:
     masks = [found(synthesise(seed, options).voxels, "CT") for seed in range(500_000, 500_003)]
     alarms = np.concatenate([mask.sum(axis=(1, 2)) >= 10 for mask in masks])
     assert alarms.mean() <= 0.1
+
+
+@pytest.mark.parametrize("sequence", ["T2", "FLAIR", "T2*"])
+def test_the_weights_for_mri_find_hematomas_of_known_volume(sequence: Sequence) -> None:
+    options = HeadOptions(
+        "MRI", 24, num_hematomas=1, volume_ml=30.0, age="acute", sequence=sequence
+    )
+    heads = [synthesise(seed, options) for seed in range(500_000, 500_005)]
+    scores = [dice(found(head.voxels, "MRI"), head.mask) for head in heads]
+    assert np.median(scores) > 0.75

@@ -39,7 +39,7 @@ class ShippedModel:
         num_parameters: Trainable ones.
         num_bytes: Of `weights.safetensors`.
         sha256: Of the same file, as it is on this machine.
-        is_default: Whether it is the one that is used where none is named.
+        is_default: Whether it is used, for scans of its modality, where none is named.
     """
 
     name: str
@@ -162,5 +162,5 @@ def shipped_model(folder: Path) -> ShippedModel:
         num_parameters=num_parameters(network),
         num_bytes=weights.stat().st_size,
         sha256=file_sha256(weights),
-        is_default=folder.name == DEFAULT,
+        is_default=folder.name in (DEFAULT, DEFAULT_FOR_MRI),
     )
