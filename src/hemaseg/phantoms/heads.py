@@ -16,7 +16,7 @@ from hemaseg.phantoms.hematomas import (
     Hematoma,
     Volume,
     add_hematoma,
-    add_mass,
+    add_masses,
     draw_site,
     fill_ventricles,
     flat_indices,
@@ -158,9 +158,7 @@ def synthesise(seed: int, options: HeadOptions | None = None) -> Head:
     if hematomas and options.num_hematomas is None and random.random() < 0.2:
         fill_ventricles(volume, random)
     # Of their own generator, so that a head with masses is the same head otherwise.
-    of_masses = np.random.default_rng([seed, 20261126])
-    for _ in range(options.num_masses):
-        add_mass(volume, of_masses)
+    add_masses(volume, options.num_masses, np.random.default_rng([seed, 20261126]))
     age = options.age or AGES[int(random.choice(len(AGES), p=_AGE_SHARES[options.modality]))]
     voxels, sequence = _render(volume.labels, age, options, random)
     is_clot = np.isin(volume.labels, HEMATOMA)

@@ -143,26 +143,30 @@ def add_hematoma(
     return Hematoma(site.name, clot_ml, ventricular_ml)
 
 
-def add_mass(volume: Volume, random: np.random.Generator) -> None:
-    """Put a look-alike without blood into a head, in place: a tumour, a cyst, or swollen tissue.
+def add_masses(volume: Volume, num: int, random: np.random.Generator) -> None:
+    """Put look-alikes without blood into a head, in place: tumours, cysts, or swollen tissue.
 
-    It grows where and as a hematoma does, but is mostly larger (median 20 mL).
+    Each grows where and as a hematoma does, but is mostly larger (median 20 mL).
 
     Args:
         volume: The head, after its hematomas; labels change, and positions where tissue moved.
-        random: Draws all of it.
+        num: How many.
+        random: Draws all of them.
     """
-    site = draw_site(random)
-    volume_ml = float(np.clip(np.exp(random.normal(np.log(20.0), 0.9)), 1.0, site.max_ml))
-    grown = _grow(volume, site, volume_ml, random)
-    if grown is None:
-        return
-    core, rim = MASSES[int(random.choice(len(MASSES), p=(0.55, 0.25, 0.2)))]
-    rim_mm = random.uniform(1.0, 5.0)
-    halo = random.exponential(6.0) if random.random() < 0.5 else 0.0
-    grown.here[grown.around(halo)] = Tissue.EDEMA
-    grown.here[grown.is_within] = core
-    grown.here[grown.is_within & (grown.reach > grown.edge - rim_mm)] = rim
+    held = np.zeros(volume.labels.shape if num else 0, np.bool_)
+    for _ in range(num):
+        site = draw_site(random)
+        volume_ml = float(np.clip(np.exp(random.normal(np.log(20.0), 0.9)), 1.0, site.max_ml))
+        grown = _grow(volume, site, volume_ml, random, held)
+        if grown is None:
+            continue
+        core, rim = MASSES[int(random.choice(len(MASSES), p=(0.55, 0.25, 0.2)))]
+        rim_mm = random.uniform(1.0, 5.0)
+        halo = random.exponential(6.0) if random.random() < 0.5 else 0.0
+        grown.here[grown.around(halo)] = Tissue.EDEMA
+        grown.here[grown.is_within] = core
+        grown.here[grown.is_within & (grown.reach > grown.edge - rim_mm)] = rim
+        held[grown.box] |= grown.is_within
 
 
 MASSES = (
@@ -178,7 +182,8 @@ class _Grown:
     """A shape within a head, after tissue has made room for it.
 
     Attributes:
-        here: Labels about it, a view of the head's.
+        box: Where it can be in the head.
+        here: Labels there, a view of the head's.
         near: Their positions.
         reach: Distance from the center under the shape's measure.
         edge: Reach up to which the shape goes.
@@ -188,6 +193,7 @@ class _Grown:
         ripple: Unevenness of its border.
     """
 
+    box: tuple[slice, slice, slice]
     here: Labels
     near: Positions
     reach: NDArray[np.float32]
@@ -204,9 +210,16 @@ class _Grown:
 
 
 def _grow(
-    volume: Volume, site: Site, volume_ml: float, random: np.random.Generator
+    volume: Volume,
+    site: Site,
+    volume_ml: float,
+    random: np.random.Generator,
+    held: NDArray[np.bool_] | None = None,
 ) -> _Grown | None:
-    """A shape at a site, which moves tissue away and marks none; None if nothing can hold it."""
+    """A shape at a site, which moves tissue away and marks none; None if nothing can hold it.
+
+    Besides blood and edema, what is `held` stays where it is.
+    """
     labels, positions, atlas = volume.labels, volume.positions, volume.atlas
     side = random.choice((-1, 1))
     center_mm = np.array(site.center_mm) * (1, 1, side) + random.normal(size=3) * site.spread_mm
@@ -219,6 +232,8 @@ def _grow(
     # Tissue moves; what an earlier hematoma brought stays where it is.
     brought = (*HEMATOMA, Tissue.VENTRICULAR_BLOOD, Tissue.EDEMA, Tissue.HOLDER)
     moves = ~np.isin(here, brought)
+    if held is not None:
+        moves &= ~held[box]
     here[moves] = volume.tissues.reshape(-1)[moved][moves]
     irregularity = float(random.choice((0.2, 0.5, 0.9), p=(0.3, 0.4, 0.3)))
     reach, ripple = _reach(near, center_mm, radius_mm, irregularity, random)
@@ -229,6 +244,7 @@ def _grow(
         return None
     edge = np.partition(reach[can_hold], wanted - 1)[wanted - 1]
     return _Grown(
+        box=box,
         here=here,
         near=near,
         reach=reach,
