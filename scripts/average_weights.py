@@ -20,7 +20,7 @@ from train_weights import add_head_options, of_seeds
 from hemaseg.config import Recipe
 from hemaseg.errors import ConfigError, HemasegError
 from hemaseg.slices.dataset import SliceSet
-from hemaseg.training.checkpoint import load_model, save_model
+from hemaseg.training.checkpoint import MODEL, load_model, save_weights, write_record
 from hemaseg.training.doubt import add_doubt
 
 
@@ -53,22 +53,9 @@ def average(
     }
     network.load_state_dict(means)
     output.mkdir(parents=True, exist_ok=True)
-    save_model(
-        output,
-        network,
-        other_record.model,
-        image_size=other_record.image_size,
-        intensity=other_record.intensity,
-        threshold=other_record.threshold,
-        modality=other_record.modality,
-    )
-    found = add_doubt(
-        output, training, validation, device=torch.device("cpu"), batch_size=_BATCH_SIZE
-    )
-    print(found)
-
-
-_BATCH_SIZE = 16
+    sha256 = save_weights(output, network)
+    write_record(other_record.model_copy(update={"weights_sha256": sha256}), output / MODEL)
+    print(add_doubt(output, training, validation, device=torch.device("cpu"), batch_size=16))
 
 
 def main() -> None:
