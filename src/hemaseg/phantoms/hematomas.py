@@ -1,5 +1,7 @@
 """Blood in a head: where it is, how large and how ragged, what it pushes away and breaks into.
 
+What grows likewise without blood (`add_masses`) is here too.
+
 Sites and their shares follow the large series of spontaneous hemorrhage (Qureshi et al., N Engl J
 Med 2001, 344:1450): about half deep, a third lobar, the rest in cerebellum and brainstem.
 
