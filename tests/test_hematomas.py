@@ -2,14 +2,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hemaseg.metrics.lesions import label_lesions
 from hemaseg.phantoms.anatomy import HEMATOMA, Tissue, head_tissues
 from hemaseg.phantoms.atlas import atlas
 from hemaseg.phantoms.hematomas import (
     SITES,
     Site,
     Volume,
+    _add_foci,
     _push,
     add_hematoma,
+    add_masses,
     draw_site,
     fill_ventricles,
     flat_indices,
@@ -22,6 +25,7 @@ AXES = (
     np.linspace(-78, 78, 56),
 )
 SPACING_MM = (155 / 59, 200 / 71, 156 / 55)
+BRAIN = (Tissue.WHITE, Tissue.GREY)
 TISSUES = head_tissues(atlas(), np.random.default_rng(5))
 
 
@@ -102,6 +106,46 @@ def test_without_brain_there_is_no_blood() -> None:
     found = add_hematoma(empty, SITES[0], 5.0, np.random.default_rng(0))
     assert (found.volume_ml, found.ventricular_ml) == (0.0, 0.0)
     assert not is_clot(empty).any()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_further_mass_leaves_the_first_one_whole(seed: int) -> None:
+    before, one, three = volume_of(), volume_of(), volume_of()
+    for volume, num in ((one, 1), (three, 3)):
+        add_masses(volume, num, np.random.default_rng(seed))
+    grown = (Tissue.SCAR, Tissue.EDEMA)
+    first = np.isin(one.labels, grown) & ~np.isin(before.labels, grown)
+    assert first.any()
+    assert np.isin(three.labels[first], (*grown, Tissue.FLUID)).all()
+
+
+def test_masses_are_solid_swollen_mottled_or_foci_and_never_blood() -> None:
+    kinds, num_parts = set(), []
+    for seed in range(40):
+        volume = volume_of()
+        before = volume.labels.copy()
+        add_masses(volume, 1, np.random.default_rng(seed))
+        assert not is_clot(volume).any()
+        changed = volume.labels != before
+        kinds |= {frozenset(np.unique(volume.labels[changed & np.isin(before, BRAIN)]).tolist())}
+        num_parts.append(label_lesions(changed & (volume.labels == Tissue.SCAR))[1])
+    assert {Tissue.SCAR, Tissue.EDEMA, Tissue.FLUID} <= frozenset.union(*kinds)
+    assert len(kinds) > 4
+    assert 2 <= sum(num >= 5 for num in num_parts) <= 25  # a sixth are foci, others have fingers
+
+
+def test_foci_are_small_and_in_white_matter() -> None:
+    volume = volume_of()
+    before = volume.labels.copy()
+    held = np.zeros(before.shape, np.bool_)
+    _add_foci(volume, held, np.random.default_rng(2))
+    np.testing.assert_array_equal(volume.labels != before, held)
+    assert (before[held] == Tissue.WHITE).all()
+    assert (volume.labels[held] == Tissue.SCAR).all()
+    assert 0.05 < held.sum() * volume.voxel_ml < 40 * 1.0
+    volume.labels[...] = Tissue.GREY
+    _add_foci(volume, held, np.random.default_rng(2))
+    assert (volume.labels == Tissue.GREY).all()
 
 
 def test_ventricles_are_filled_at_the_back_or_from_a_side() -> None:

@@ -146,9 +146,10 @@ def add_hematoma(
 
 
 def add_masses(volume: Volume, num: int, random: np.random.Generator) -> None:
-    """Put look-alikes without blood into a head, in place: tumours, cysts, or swollen tissue.
+    """Put look-alikes without blood into a head, in place: tumours, cysts, swollen tissue, foci.
 
-    Each grows where and as a hematoma does, but is mostly larger (median 20 mL).
+    Each grows where and as a hematoma does, but is mostly larger (median 20 mL); half of them seep
+    into the tissue around, a third are mottled. One in six is a scatter of small foci instead.
 
     Args:
         volume: The head, after its hematomas; labels change, and positions where tissue moved.
@@ -157,6 +158,9 @@ def add_masses(volume: Volume, num: int, random: np.random.Generator) -> None:
     """
     held = np.zeros(volume.labels.shape if num else 0, np.bool_)
     for _ in range(num):
+        if random.random() < 1 / 6:
+            _add_foci(volume, held, random)
+            continue
         site = draw_site(random)
         volume_ml = float(np.clip(np.exp(random.normal(np.log(20.0), 0.9)), 1.0, site.max_ml))
         grown = _grow(volume, site, volume_ml, random, held)
@@ -166,9 +170,21 @@ def add_masses(volume: Volume, num: int, random: np.random.Generator) -> None:
         rim_mm = random.uniform(1.0, 5.0)
         halo = random.exponential(6.0) if random.random() < 0.5 else 0.0
         grown.here[grown.around(halo)] = Tissue.EDEMA
-        grown.here[grown.is_within] = core
-        grown.here[grown.is_within & (grown.reach > grown.edge - rim_mm)] = rim
-        held[grown.box] |= grown.is_within
+        is_mass, depth_mm = grown.is_within, grown.edge - grown.reach
+        # Of the size of fingers and clots of cells, a few millimetres.
+        sizes_mm = np.multiply(is_mass.shape, volume.spacing_mm)
+        counts = [int(np.clip(size / 4, 4, 40)) for size in sizes_mm]
+        if random.random() < 0.5:
+            fingers = smooth_noise(is_mass.shape, counts, random)
+            is_mass = is_mass & (depth_mm / random.uniform(2.0, 12.0) + fingers > 0.5)
+        grown.here[is_mass] = core
+        grown.here[is_mass & (depth_mm < rim_mm)] = rim
+        if random.random() < 0.35:
+            is_patch = smooth_noise(is_mass.shape, counts, random) > random.uniform(0.0, 0.5)
+            grown.here[is_mass & is_patch] = random.choice(
+                (Tissue.FLUID, Tissue.EDEMA, Tissue.SCAR)
+            )
+        held[grown.box] |= is_mass
 
 
 MASSES = (
@@ -177,6 +193,26 @@ MASSES = (
     (Tissue.FLUID, Tissue.SCAR),
 )
 """Core and rim of look-alikes: solid, swollen, with a cyst."""
+
+
+def _add_foci(volume: Volume, held: NDArray[np.bool_], random: np.random.Generator) -> None:
+    """Some scars of a few millimetres in white matter, as of multiple sclerosis, in place."""
+    labels = volume.labels
+    white = np.flatnonzero(labels == Tissue.WHITE)
+    if not len(white):
+        return
+    for index in random.choice(white, int(random.integers(5, 41))):
+        middle = np.unravel_index(index, labels.shape)
+        radii_mm = np.exp(random.normal(np.log(2.5), 0.4, 3))
+        radii = np.maximum(radii_mm / volume.spacing_mm, 0.5)
+        first = np.maximum(middle - np.ceil(radii), 0).astype(int)
+        last = np.minimum(middle + np.ceil(radii), np.subtract(labels.shape, 1)).astype(int)
+        box = tuple(slice(low, high + 1) for low, high in zip(first, last, strict=True))
+        offsets = np.ogrid[box]
+        squares = sum(((o - m) / r) ** 2 for o, m, r in zip(offsets, middle, radii, strict=True))
+        is_focus = (squares <= 1) & (labels[box] == Tissue.WHITE)
+        labels[box][is_focus] = Tissue.SCAR
+        held[box] |= is_focus
 
 
 @dataclass(frozen=True, eq=False)
