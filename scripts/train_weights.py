@@ -112,7 +112,18 @@ def head_slices(
         for seed, (_, _, kept) in zip(seeds, made, strict=True)
         for index in kept.tolist()
     ]
-    images, masks = (torch.cat([torch.from_numpy(one[part]) for one in made]) for part in (0, 1))
+    stacks = [(torch.from_numpy(images), torch.from_numpy(masks)) for images, masks, _ in made]
+    del made
+    size = recipe.slices.image_size
+    images = torch.empty(len(names), 1, size, size, dtype=torch.float16)
+    masks = torch.empty(len(names), 1, size, size, dtype=torch.bool)
+    # From the last on, each head is given up once it is copied: memory does not hold all twice.
+    end = len(names)
+    while stacks:
+        some_images, some_masks = stacks.pop()
+        first = end - len(some_images)
+        images[first:end], masks[first:end] = some_images, some_masks
+        end = first
     return SliceSet(images, masks, tuple(names))
 
 
