@@ -252,6 +252,7 @@ def test_masks_that_mark_with_several_values_are_refused(tmp_path: Path) -> None
     [
         (np.diag([0.5, 0.5, 6, 1.0]), "mask lies 6 voxels off the image"),
         (np.diag([-0.5, 0.5, 5, 1.0]), "mask lies 1 voxels off the image"),
+        (np.diag([0.5, 0.5, 5.02, 1.0]), "mask lies 0.12 voxels off the image"),
     ],
 )
 def test_masks_elsewhere_are_refused(

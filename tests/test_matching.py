@@ -55,10 +55,10 @@ def test_subject_and_slice_in_names(
 
 
 def test_mask_endings_do_not_count_and_images_are_left_aside(tmp_path: Path) -> None:
-    references = ["P/P_2.png", "P/P_2_mask.png", "P/P_10.png", "P/P_10_mask.png", "notes.txt"]
+    references = ["P/P_2.png", "P/P_2_Mask.png", "P/P_10.png", "P/P_10_mask.png", "notes.txt"]
     pairs = match(tmp_path, ["P/P_10.png", "P/P_2.png", ".DS_Store", ".old/P_3.png"], references)
     assert pairs == [
-        ("P", "P", 2, "P/P_2.png", "P/P_2_mask.png"),
+        ("P", "P", 2, "P/P_2.png", "P/P_2_Mask.png"),
         ("P", "P", 10, "P/P_10.png", "P/P_10_mask.png"),
     ]
 

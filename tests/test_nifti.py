@@ -306,7 +306,7 @@ def test_forms_that_differ_in_place_can_be_accepted(tmp_path: Path) -> None:
     assert read_scan(save_forms(path, same, shifted)).findings == ()
     shifted[0, 3] = 0.51
     error = refusal(save_forms(path, same, shifted))
-    assert "voxels up to 0.51 mm apart, expected at most half a voxel, 0.5 mm" in str(error)
+    assert "voxels up to 0.51 voxels apart, expected at most half of one" in str(error)
     assert "--accept forms-apart" in str(error)
     scan = read_scan(path, ReadOptions(accept=frozenset({"forms-apart"})))
     assert kinds_of(scan.findings) == ("forms-apart",)
@@ -314,7 +314,7 @@ def test_forms_that_differ_in_place_can_be_accepted(tmp_path: Path) -> None:
     assert scan.affine[0, 3] == 8  # Of the sform; columns of the display run to the left.
     # 8 voxels and 5 degrees: 8 * sqrt(2) * 2 sin(2.5 degrees) = 0.99 mm
     error = refusal(save_forms(path, same, turned(5) @ same))
-    assert "voxels up to 0.987 mm apart" in str(error)
+    assert "voxels up to 0.987 voxels apart" in str(error)
     assert read_scan(save_forms(path, same, turned(2) @ same)).findings == ()
 
 

@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from hemaseg.cohorts.layouts import find_layout, modality_of, place_of
 from hemaseg.cohorts.rows import Row, raise_problems, read_rows
 from hemaseg.cohorts.table import MODALITIES, CaseImage, Cohort, conflicts
 from hemaseg.errors import CohortError, ConfigError, ScanError
 from hemaseg.scans.images import read_scan, stem
 from hemaseg.scans.nifti import is_nifti
-from hemaseg.scans.scan import Scan, as_mask, content_sha256
+from hemaseg.scans.scan import GRID_TOLERANCE, Scan, as_mask, content_sha256, corners_apart
 
 Progress = Callable[[int, int], None]
 """Called with the numbers of images done and to do."""
@@ -251,11 +249,13 @@ def _lesion(scan: Scan, file: Path) -> tuple[int, float | None]:
             f"{file}: mask grid {_grid(stored)}, expected {_grid(scan)} as {scan.path}. "
             "Resample the mask onto the image"
         )
-    if (distance := _corner_distance(scan, stored)) > 0.1:
-        raise CohortError(
-            f"{file}: mask lies {distance:.3g} voxels off the image {scan.path}, expected at most "
-            "0.1. Resample the mask onto the image"
-        )
+    if scan.affine is not None and stored.affine is not None:
+        distance = corners_apart(scan.affine, stored.affine, mask.shape)
+        if distance > GRID_TOLERANCE:
+            raise CohortError(
+                f"{file}: mask lies {distance:.3g} voxels off the image {scan.path}, expected at "
+                f"most {GRID_TOLERANCE}. Resample the mask onto the image"
+            )
     if mask.all():
         raise CohortError(
             f"{file}: all {mask.size} pixels are lesion, expected some background. Correct the mask"
@@ -268,15 +268,6 @@ def _grid(scan: Scan) -> str:
     """Size of a scan in words: slices x rows x columns."""
     size = "x".join(map(str, scan.voxels.shape))
     return size if scan.affine is not None else f"{size} (without geometry)"
-
-
-def _corner_distance(scan: Scan, mask: Scan) -> float:
-    """How far corners of two grids of one size lie apart at most, in edges of the scan's voxels."""
-    if scan.affine is None or mask.affine is None or scan.spacing_mm is None:
-        return 0.0
-    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(scan.voxels.shape) - 1)
-    apart = np.c_[corners, np.ones(8)] @ (scan.affine - mask.affine).T
-    return float(np.linalg.norm(apart[:, :3], axis=1).max() / min(scan.spacing_mm))
 
 
 def _copies(read: Iterable[_Read]) -> list[str]:

@@ -26,7 +26,9 @@ LAYOUTS = """Understood are
 with PNG, JPEG, TIFF or NIfTI files (BIDS: NIfTI). List other files in a CSV file with the columns
 image and mask, and index that."""
 
-_ENDINGS = ("mask", "seg", "label")
+MASK_ENDINGS = ("mask", "seg", "label")
+"""Of names, after an underscore, in any case."""
+
 _BIDS_ENDINGS = ("mask", "dseg", "seg", "roi")
 _BIDS_FOLDERS = ("anat", "ct")
 _SLICE = re.compile("(.*?)[-_ ]?([0-9]{1,9})")
@@ -177,7 +179,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 def _suffixed(folder: Path, files: list[Path], masks: str | None) -> _Files:
     """NAME and NAME_mask in one folder, be it a folder per patient or the only one."""
-    endings = [*_ENDINGS, masks.strip("_/").lower()] if masks else _ENDINGS
+    endings = [*MASK_ENDINGS, masks.strip("_/").lower()] if masks else MASK_ENDINGS
     # The longest ending first: of lesion_mask and mask, the former is meant.
     ordered = "|".join(re.escape(ending) for ending in sorted(endings, key=len, reverse=True))
     is_mask = re.compile(f"(.+?)_({ordered})", re.IGNORECASE)
@@ -207,7 +209,7 @@ def _beside(folder: Path, files: list[Path]) -> _Files:
         top, *rest = file.relative_to(folder).parts
         if top != "images" and rest:
             key = _key(file, folder / top)
-            without = re.sub(f"_({'|'.join(_ENDINGS)})$", "", key, flags=re.IGNORECASE)
+            without = re.sub(f"_({'|'.join(MASK_ENDINGS)})$", "", key, flags=re.IGNORECASE)
             kinds[top][key if key in images else without].append(file)
     return _Files(images, kinds)
 

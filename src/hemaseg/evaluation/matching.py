@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hemaseg.cohorts.layouts import MASK_ENDINGS, place_of
 from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.errors import EvaluationError
 from hemaseg.files import natural
@@ -21,9 +22,7 @@ from hemaseg.scans.pictures import is_picture
 MAX_LISTED = 50
 """So many problems are listed in an error; the others are counted."""
 
-# Both as in `cohorts.index`, so that the same files give the same subjects.
-_MASK_ENDINGS = ("_mask", "_seg", "_label")
-_SLICE = re.compile("(.*?)[-_ ]?([0-9]{1,9})")
+_MASK_ENDING = re.compile(f"_({'|'.join(MASK_ENDINGS)})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def _mask_files(folder: Path) -> dict[str, Path]:
         if (is_picture(path) or is_nifti(path))
         and not any(part.startswith(".") for part in path.parts)
     ]
-    masks = [path for path in images if stem(path).endswith(_MASK_ENDINGS)] or images
+    masks = [path for path in images if _MASK_ENDING.search(stem(path))] or images
     if not masks:
         raise EvaluationError(
             f"{folder}: 0 masks among {len(inside)} files, expected PNG, TIFF or NIfTI files. "
@@ -168,17 +167,7 @@ def _is_flat(files: dict[str, Path]) -> bool:
 
 
 def _bare_name(path: Path) -> str:
-    name = stem(path)
-    return next((name[: -len(end)] for end in _MASK_ENDINGS if name.endswith(end)), name)
-
-
-def _parsed_name(inside: Path) -> tuple[str, str, int | None]:
-    """Subject, scan and slice number that the path of a reference inside its folder says."""
-    name = _bare_name(inside)
-    numbered = None if is_nifti(inside) else _SLICE.fullmatch(name)
-    stack, number = (numbered[1], int(numbered[2])) if numbered else (name, None)
-    subject = inside.parent.name or stack
-    return subject, stack or subject, number
+    return _MASK_ENDING.sub("", stem(path))
 
 
 def _named_pairs(
@@ -188,7 +177,11 @@ def _named_pairs(
     owners: dict[tuple[str, str, int | None], Path] = {}
     pairs, problems = [], []
     for name, path in expected.items():
-        subject, scan, number = _parsed_name(path.relative_to(references))
+        inside = path.relative_to(references)
+        place = place_of(
+            (inside.parent / _bare_name(inside)).as_posix(), is_stack=not is_nifti(inside)
+        )
+        subject, scan, number = place.subject, place.scan, place.slice
         pairs.append(MaskPair(subject, scan, number, predicted[name], path))
         homes[subject].add(str(path.parent))
         owner = owners.setdefault((subject, scan, number), path)

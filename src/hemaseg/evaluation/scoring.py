@@ -33,6 +33,7 @@ from hemaseg.metrics.surfaces import (
     surface_distances,
 )
 from hemaseg.scans.images import read_mask
+from hemaseg.scans.scan import GRID_TOLERANCE, corners_apart
 
 Progress = Callable[[int, int], None]
 
@@ -40,9 +41,6 @@ TOLERANCE_MM = 2.0
 BATCH_SIZE = 8
 MAX_VOXELS = 2**30
 """Largest stack that is put together from slices, gaps included."""
-
-# In voxels, at the corners of the grid: far above rounding, far below a shift that matters.
-_GRID_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,15 +206,12 @@ def _check_affine(
     pair: MaskPair, found: np.ndarray, expected: np.ndarray, shape: tuple[int, ...]
 ) -> None:
     """Refuse masks whose corners lie apart in space."""
-    corners = np.array([[k, h, w, 1] for k in (0, 1) for h in (0, 1) for w in (0, 1)])
-    corners[:, :3] *= np.array(shape) - 1
-    apart_mm = float(np.abs((found - expected)[:3] @ corners.T).max())
-    smallest_mm = float(np.linalg.norm(expected[:3, :3], axis=0).min())
-    if apart_mm > _GRID_TOLERANCE * smallest_mm:
+    distance = corners_apart(expected, found, shape)
+    if distance > GRID_TOLERANCE:
         raise EvaluationError(
-            f"{pair.prediction}: corners of the grid up to {apart_mm:.4g} mm away from those of "
-            f"{pair.reference}, expected at most {_GRID_TOLERANCE * smallest_mm:.4g} mm. "
-            "Resample it onto that grid, or correct the header that is wrong."
+            f"{pair.prediction}: corners of the grid up to {distance:.3g} voxels away from those "
+            f"of {pair.reference}, expected at most {GRID_TOLERANCE}. Resample it onto that grid, "
+            "or correct the header that is wrong."
         )
 
 

@@ -14,7 +14,14 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from hemaseg.scans.scan import Scan, check_finite, display_orientation, to_display, to_stored
+from hemaseg.scans.scan import (
+    Scan,
+    check_finite,
+    corners_apart,
+    display_orientation,
+    to_display,
+    to_stored,
+)
 from hemaseg.scans.screening import Screen
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -316,10 +323,8 @@ def _compare_forms(
             f"voxels of {volumes[0]:.4g} mm3 by the sform, {volumes[2]:.4g} mm3 by the qform, "
             f"expected one volume. {advice}",
         )
-    half_mm = _edges(sform).min() / 2
-    corners = np.c_[np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1), np.ones(8)]
-    apart_mm = np.linalg.norm(corners @ (straight - qform).T, axis=1).max()
-    if apart_mm <= half_mm:
+    voxels_apart = corners_apart(straight, qform, shape)
+    if voxels_apart <= 0.5:
         return
     towards = ["".join(nib.orientations.aff2axcodes(form)) for form in (straight, qform)]
     if towards[0] != towards[1]:
@@ -330,8 +335,8 @@ def _compare_forms(
         )
     screen.refuse(
         "forms-apart",
-        f"sform and qform place voxels up to {apart_mm:.3g} mm apart, expected at most half a "
-        f"voxel, {half_mm:.3g} mm. {advice}",
+        f"sform and qform place voxels up to {voxels_apart:.3g} voxels apart, expected at most "
+        f"half of one. {advice}",
     )
 
 

@@ -15,6 +15,10 @@ from hemaseg.scans.screening import Finding, Screen
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+GRID_TOLERANCE = 0.1
+"""How far corners of two grids that count as one may lie apart, in shortest edges of a voxel: far
+above rounding, far below a shift that matters."""
+
 _MASK_TOLERANCE = 1e-3
 _DISPLAY_AXES = nib.orientations.axcodes2ornt(("S", "P", "L"))
 
@@ -121,6 +125,24 @@ def slice_shares(coordinates: NDArray[np.float64] | None, num_slices: int) -> ND
         return np.ones(num_slices)
     steps = np.diff(coordinates)
     return np.asarray((np.append(steps[:1], steps) + np.append(steps, steps[-1:])) / 2)
+
+
+def corners_apart(
+    affine: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, ...]
+) -> float:
+    """How far corners of two grids of one shape lie apart at most, in shortest edges of a voxel.
+
+    Args:
+        affine: (4, 4) to mm; its voxels are the measure.
+        other: (4, 4).
+        shape: Of both grids, three axes.
+
+    >>> corners_apart(np.diag([2.0, 1.0, 1.0, 1.0]), np.diag([2.5, 1.0, 1.0, 1.0]), (3, 9, 9))
+    1.0
+    """
+    corners = np.c_[np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1), np.ones(8)]
+    apart_mm = np.linalg.norm((corners @ (affine - other).T)[:, :3], axis=1)
+    return float(apart_mm.max() / np.linalg.norm(affine[:3, :3], axis=0).min())
 
 
 def display_orientation(affine: NDArray[np.float64]) -> NDArray[np.float64]:
