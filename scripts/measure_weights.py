@@ -64,17 +64,24 @@ SICH_MM = (5.0, 0.9, 0.9)
 """Assumed distance of slices, rows and columns of ct-phe-sich, whose pictures do not say it."""
 CARD_COLUMNS = {
     "num_subjects": "subjects",
-    "median_dice": "median Dice",
+    "num_with_dice": "with blood",
+    "median_dice": "median Dice (95 % interval)",
     "dice_q1": "lower quartile",
     "dice_q3": "upper quartile",
     "mean_dice": "mean Dice",
-    "share_dice_below_0.1": "share missed (Dice < 0.1)",
+    "share_dice_below_0.1": "missed (Dice < 0.1)",
     "lesion_sensitivity": "found of lesions from 1 mL",
     "recent_lesion_sensitivity": "of these, in the first week",
     "alarm_share": "slices without blood that are marked",
+    "person_alarm_share": "subjects with such a slice",
+    "specificity": "subjects without blood, nothing marked",
     "spearman_of_confidence": "rank correlation of confidence with Dice",
 }
-"""Columns of `summary.csv` and their names in the card."""
+"""Columns of `summary.csv` and their names in the card.
+
+Beside NAME there, `NAME_count` and `NAME_of` are the numbers that a share is of, `NAME_low` and
+`NAME_high` an interval, and `NAME_of` alone how many subjects a figure is of.
+"""
 CLEANUP_COLUMNS = {
     "min_lesion_ml": "smallest lesion kept (mL)",
     "median_dice": "median Dice",
@@ -286,10 +293,13 @@ def draw(network: Engine, model: ModelRecord, table: pd.DataFrame, path: Path) -
 
 
 def summary(name: str, table: pd.DataFrame) -> dict[str, object]:
-    """The figures of a set."""
+    """The figures of a set, as `CARD_COLUMNS` names them.
+
+    The interval of the median is the exact one of order statistics. Subjects of synthetic heads
+    count as without blood if no mask has any.
+    """
     scores = table["dice"].dropna()
     is_of_heads = "num_slices_without_blood" in table
-    alarms_of = "num_slices_without_blood" if is_of_heads else "num_unmarked_slices"
     row: dict[str, object] = {
         "set": name,
         "num_subjects": len(table),
@@ -298,20 +308,42 @@ def summary(name: str, table: pd.DataFrame) -> dict[str, object]:
         "mean_dice": round(float(scores.mean()), 4),
         "dice_q1": round(float(scores.quantile(0.25)), 4),
         "dice_q3": round(float(scores.quantile(0.75)), 4),
-        "share_dice_below_0.1": round(float((scores < 0.1).mean()), 4),
-        "alarm_share": round(float(table["num_alarm_slices"].sum() / table[alarms_of].sum()), 4),
+        **share("share_dice_below_0.1", int((scores < 0.1).sum()), len(scores)),
+        **alarms(table, "num_slices_without_blood" if is_of_heads else "num_unmarked_slices"),
     }
+    # The ends are the values of this rank from either side; fewer than 6 values have no interval.
+    if rank := int(stats.binom.ppf(0.025, len(scores), 0.5)):
+        ordered = sorted(scores)
+        row["median_dice_low"] = round(ordered[rank - 1], 4)
+        row["median_dice_high"] = round(ordered[-rank], 4)
     both = table[["dice", "confidence"]].dropna()
     if (both.nunique() > 1).all():
-        rank = stats.spearmanr(both["dice"], both["confidence"]).statistic
-        row["spearman_of_confidence"] = round(float(rank), 4)
+        correlation = stats.spearmanr(both["dice"], both["confidence"]).statistic
+        row["spearman_of_confidence"] = round(float(correlation), 4)
+        row["spearman_of_confidence_of"] = len(both)
     if is_of_heads:
+        without = table[table["dice"].isna()]
+        row |= share("specificity", int((without["prediction_ml"] == 0).sum()), len(without))
         recent = table[table["age"].isin(("hyperacute", "acute", "early subacute"))]
-        for name, part in (("", table), ("recent_", recent)):
-            if count := part["num_lesions"].sum():
-                share = float(part["num_found_lesions"].sum() / count)
-                row[f"{name}lesion_sensitivity"] = round(share, 4)
+        for when, part in (("", table), ("recent_", recent)):
+            found, num = int(part["num_found_lesions"].sum()), int(part["num_lesions"].sum())
+            row |= share(f"{when}lesion_sensitivity", found, num)
     return row
+
+
+def alarms(table: pd.DataFrame, num_slices: str) -> dict[str, object]:
+    """Slices without blood that are marked, and the subjects who have one."""
+    marked = table["num_alarm_slices"]
+    return share("alarm_share", int(marked.sum()), int(table[num_slices].sum())) | share(
+        "person_alarm_share", int((marked > 0).sum()), len(table)
+    )
+
+
+def share(name: str, count: int, of: int) -> dict[str, object]:
+    """A share and what it is of; none of nothing."""
+    if not of:
+        return {}
+    return {name: round(count / of, 4), f"{name}_count": count, f"{name}_of": of}
 
 
 def card_table(result: pd.DataFrame, columns: Mapping[str, str] = CARD_COLUMNS) -> str:
@@ -323,8 +355,20 @@ def card_table(result: pd.DataFrame, columns: Mapping[str, str] = CARD_COLUMNS) 
         for column in columns:
             found = row.get(column)
             value = math.nan if pd.isna(found) else float(found)
-            digits = 0 if column.startswith("num") else 3
-            cells.append("-" if math.isnan(value) else f"{value:.{digits}f}")
+            if math.isnan(value):
+                cells.append("-")
+                continue
+            shown = f"{value:.0f}" if column.startswith("num") else f"{value:.3f}"
+            count, of, low, high = (
+                row.get(f"{column}_{part}", math.nan) for part in ("count", "of", "low", "high")
+            )
+            if not pd.isna(count):
+                shown += f" ({count:.0f} of {of:.0f})"
+            elif not pd.isna(of):
+                shown += f" (of {of:.0f})"
+            elif not pd.isna(low):
+                shown += f" ({low:.3f} to {high:.3f})"
+            cells.append(shown)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -389,10 +433,8 @@ def measure(options: argparse.Namespace) -> None:
     if options.without is not None:
         table = alarm_rows(network, model, options.without)
         write(table, options.output / "without.csv")
-        share = float(table["num_alarm_slices"].sum() / table["num_slices"].sum())
-        summaries.append(
-            {"set": "no hematoma", "num_subjects": len(table), "alarm_share": round(share, 4)}
-        )
+        of_all = {"set": "no hematoma", "num_subjects": len(table), "num_with_dice": 0}
+        summaries.append(of_all | alarms(table, "num_slices"))
     summaries += [summary(name, table) for name, table in heads.items()]
     if heads:
         joined = pd.concat(heads.values())

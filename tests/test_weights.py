@@ -406,6 +406,37 @@ def test_limits_side_by_side() -> None:
     assert summary["removed_ml"].tolist() == [0, 0.01, 0.29]
 
 
+def test_the_figures_of_heads() -> None:
+    """4 heads, one of them without blood, in which 3 mL are marked in 2 slices."""
+    measure = load_script("measure_weights")
+    table = pd.DataFrame(
+        {
+            "dice": [0.05, 0.5, 0.9, np.nan],
+            "confidence": [np.nan, 0.7, 0.9, 0.8],
+            "prediction_ml": [0, 2, 3, 3],
+            "age": ["acute", "chronic", "acute", "acute"],
+            "num_lesions": [2, 1, 1, 0],
+            "num_found_lesions": [0, 1, 1, 0],
+            "num_slices_without_blood": [10, 10, 10, 20],
+            "num_alarm_slices": [0, 1, 0, 2],
+        }
+    )
+    found = measure.summary("heads", table)
+    assert (found["num_subjects"], found["num_with_dice"], found["median_dice"]) == (4, 3, 0.5)
+    (line,) = measure.card_table(pd.DataFrame([found])).splitlines()[2:]
+    assert "| 0.333 (1 of 3) | 0.500 (2 of 4) | 0.333 (1 of 3) | 0.060 (3 of 50) |" in line
+    assert line.endswith("| 0.500 (2 of 4) | 0.000 (0 of 1) | 1.000 (of 2) |")
+
+
+def test_the_interval_of_a_median_is_of_order_statistics() -> None:
+    """Of 10 values: the second and the ninth, which cover with 97.9 % (binomial of 10 and 1/2)."""
+    measure = load_script("measure_weights")
+    table = pd.DataFrame({"dice": np.arange(10) / 10, "confidence": 1.0, "num_alarm_slices": 0})
+    found = measure.summary("patients", table.assign(num_unmarked_slices=1))
+    assert (found["median_dice_low"], found["median_dice_high"]) == (0.1, 0.8)
+    assert "0.450 (0.100 to 0.800)" in measure.card_table(pd.DataFrame([found]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
