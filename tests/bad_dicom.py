@@ -103,7 +103,17 @@ ATTRIBUTES: dict[str, tuple[str, dict[str, Any]]] = {
     "dicom_slope_of_zero": ("rescale", {"RescaleSlope": "0"}),
     "dicom_infinite_slope": ("rescale", {"RescaleSlope": "inf"}),
     "dicom_intercept_not_a_number": ("rescale", {"RescaleIntercept": "nan"}),
-    "dicom_ct_with_its_offset_twice": ("not-hu", {"RescaleIntercept": "1024"}),
+    "dicom_ct_without_its_offset": ("not-hu", {"RescaleIntercept": "1024"}),
+    "dicom_ct_with_its_offset_twice": ("not-hu", {"RescaleIntercept": "-1024"}),
+    "dicom_ct_of_twice_the_slope": ("not-hu", {"RescaleSlope": "2", "RescaleIntercept": "1024"}),
+    "dicom_with_another_rescale_in_a_slice": (
+        "mixed-rescale",
+        {"RescaleIntercept": _only(3, "-1024", "0")},
+    ),
+    "dicom_with_a_slice_of_another_patient": (
+        "mixed-series",
+        {"PatientID": _only(3, "4711", "4712")},
+    ),
     "dicom_of_two_spacings": (
         "mixed-grids",
         {"PixelSpacing": _only(3, ["1.6", "1.6"], ["3.2", "3.2"])},

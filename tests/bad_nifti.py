@@ -194,6 +194,13 @@ def nifti_ct_with_its_offset(folder: Path) -> Path:
     return write(folder / "head.nii", head_bytes(HEAD.voxels + np.int16(1024)))
 
 
+@INPUTS.add("identity-affine", modality="CT")
+def nifti_whose_geometry_got_lost(folder: Path) -> Path:
+    wide = HEAD.voxels.repeat(2, axis=1).repeat(2, axis=2)
+    lost = {f"srow_{axis}": np.eye(4)[row] for row, axis in enumerate("xyz")}
+    return write(folder / "head.nii", head_bytes(wide, pixdim=_pixdim(1, 1, 1), **lost))
+
+
 # Good files that show something else than a head in axial slices.
 
 

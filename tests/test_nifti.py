@@ -83,7 +83,7 @@ def test_values_that_scaling_makes_too_large_are_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize("dim", [[4, 2, 2, 2, 1, 1, 1, 1], [7, 2, 2, 2, 1, 1, 1, 1]])
 def test_axes_of_length_1_are_dropped_and_named(tmp_path: Path, dim: list[int]) -> None:
     scan = read_scan(save_nifti(tmp_path / "a.nii", CUBE, dim=dim))
-    assert kinds_of(scan.findings) == ("axes-dropped",)
+    assert kinds_of(scan.findings) == ("axes-dropped", "identity-affine")
     assert "read as (2, 2, 2)" in scan.findings[0].message
     np.testing.assert_array_equal(
         scan.voxels, read_scan(save_nifti(tmp_path / "b.nii", CUBE)).voxels
@@ -226,7 +226,7 @@ def test_voxel_sizes_that_are_none(tmp_path: Path, size: list[float]) -> None:
     pixdim = [1, *size, 0, 0, 0, 0]
     path = save_nifti(tmp_path / "a.nii", CUBE, pixdim=pixdim)
     scan = read_scan(path)
-    assert kinds_of(scan.findings) == ("voxel-size-ignored",)
+    assert kinds_of(scan.findings) == ("voxel-size-ignored", "identity-affine")
     assert f"voxel size {[float(edge) for edge in size]} mm beside" in scan.findings[0].message
     assert scan.voxel_ml == pytest.approx(0.001)
     assert geometry_bytes(nifti_bytes(scan.voxels, scan)) == geometry_bytes(path.read_bytes())
@@ -433,3 +433,11 @@ def test_the_limit_holds_for_decoded_voxels(tmp_path: Path) -> None:
     path = save_nifti(path, stored, dim=[3, 2000, 2000, 2000, 1, 1, 1, 1])
     assert "take 16,000,000,352 bytes, expected at most 1,073,741,824" in str(refusal(path))
     assert refusal(path, ReadOptions(max_bytes=2**40)).kind == "truncated"
+
+
+def test_a_suffix_that_promises_other_packing_is_named(tmp_path: Path) -> None:
+    content = save_nifti(tmp_path / "a.nii", CUBE).read_bytes()
+    (tmp_path / "b.nii.gz").write_bytes(content)
+    (tmp_path / "c.nii").write_bytes(gzip.compress(content))
+    assert str(refusal(tmp_path / "b.nii.gz")).endswith("If it is not packed at all, name it .nii.")
+    assert str(refusal(tmp_path / "c.nii")).endswith("Name it .nii.gz, for it is packed.")

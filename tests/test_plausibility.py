@@ -100,10 +100,16 @@ SOFT = (HEAD.voxels > -100) & (HEAD.voxels < 150)
         (np.where(AIR, -2000, HEAD.voxels + 1024), f"from -2000 to {HEAD.voxels.max() + 1024}, "),
         (np.where(AIR, 0, HEAD.voxels + 1024), "% of them from 924 to 1174 and no air"),
         (np.where(SOFT, HEAD.voxels + 1024, 0), "% of them from 924 to 1174 and no air"),
+        (HEAD.voxels - np.int16(1024), " in the middle and "),
+        (np.where(AIR, -2048, HEAD.voxels - 1024), " in the middle and "),
+        ((HEAD.voxels + 1024) * np.float32(0.5) - 1024, " in the middle and "),
+        ((HEAD.voxels + 1024) * np.float32(0.75) - 1024, " in the middle and "),
+        ((HEAD.voxels + 1024) * np.float32(2) - 1024, " in the middle and "),
     ],
     ids=[
         *("unsigned", "8 bits", "normalised", "standardised", "times 100"),
         *("offset", "offset with padding", "offset and masked", "offset and stripped"),
+        *("offset twice", "and clipped", "half the slope", "three quarters", "twice the slope"),
     ],
 )
 def test_values_that_cannot_be_hu_are_refused(voxels: NDArray[Any], found: str) -> None:

@@ -78,6 +78,8 @@ def read_series(series: Series, options: ReadOptions) -> Scan:
         with opener(series.path, screen) as (_, open_place):
             pixels = _Pixels(series, open_place, screen)
             slices = _without_copies(slices, pixels, screen)
+            if series.modality == "CT":
+                _check_one_rescale(slices, screen)
             geometry = stack([item.frame for item in slices], screen)
             stored = pixels.of(slices)
         frames, forms = [item.frame for item in slices], [item.form for item in slices]
@@ -132,6 +134,19 @@ def _check_one_grid(slices: Sequence[_Slice], screen: Screen) -> None:
             "slices of one frame of reference alone.",
         )
     check_same_way([item.frame for item in slices], screen)
+
+
+def _check_one_rescale(slices: Sequence[_Slice], screen: Screen) -> None:
+    """Refuse slices of a CT whose values mean different HU: scanners write one rescale for all."""
+    found = sorted({(item.frame.slope, item.frame.intercept) for item in slices})
+    if len(found) > 1:
+        (slope, intercept), (other_slope, other_intercept) = found[0], found[-1]
+        screen.refuse(
+            "mixed-rescale",
+            f"slices with a rescale slope and intercept of {slope:g} and {intercept:g}, and of "
+            f"{other_slope:g} and {other_intercept:g}, expected one for a CT. Export the series "
+            "again.",
+        )
 
 
 class _Pixels:

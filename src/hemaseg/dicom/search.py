@@ -149,16 +149,26 @@ class _Found:
         return errors, num_unread
 
     def _mixed(self, one: Series, series: list[Series]) -> ScanError | None:
-        """The error of a series whose UID has slices of another modality too; None if not so."""
-        found = {
-            two.modality for two in series if (two.study_uid, two.uid) == (one.study_uid, one.uid)
-        }
-        if len(found) < 2:
-            return None
+        """The error of a series whose UID has slices of another modality or patient; None if not.
+
+        A patient's values are counted and not named. An empty one may have been taken out.
+        """
+        same = [two for two in series if (two.study_uid, two.uid) == (one.study_uid, one.uid)]
+        modalities = sorted({two.modality for two in same})
+        if len(modalities) > 1:
+            return self._of_several(" and ".join(modalities), "modality")
+        headers = [instance.object.header for two in same for instance in two.instances]
+        for keyword in ("PatientID", "PatientBirthDate"):
+            found = {_text(header, keyword).strip() for header in headers} - {""}
+            if len(found) > 1:
+                return self._of_several(f"{len(found)} patients by their {keyword}", "patient")
+        return None
+
+    def _of_several(self, found: str, expected: str) -> ScanError:
         return Screen(str(self._path)).error(
             "mixed-series",
-            f"slices of {' and '.join(sorted(found))} under one SeriesInstanceUID, expected one "
-            "modality. Export the series again.",
+            f"slices of {found} under one SeriesInstanceUID, expected one {expected}. Export the "
+            "series again.",
         )
 
     def _nothing(self, words: frozenset[str]) -> ScanError:

@@ -93,10 +93,13 @@ def _read(stream: BinaryIO, data: bytearray, num_bytes: int, screen: Screen) -> 
         while chunk := stream.read(min(_CHUNK, num_bytes - len(data))):
             data += chunk
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        advice = "Copy or export the file again."
+        if isinstance(error, gzip.BadGzipFile) and not data:
+            advice += " If it is not packed at all, name it .nii."
         raise screen.error(
             "gzip-damaged",
             f"gzip stream damaged after {len(data):,} bytes ({error}), expected a complete one. "
-            "Copy or export the file again.",
+            f"{advice}",
         ) from error
 
 
@@ -109,10 +112,16 @@ def _stored_header(start: bytearray, screen: Screen) -> Any:
             is_size = len(start) >= size and struct.unpack(f"{order}i", start[:4]) == (size,)
             if is_size and start[place:].startswith(magic):
                 return kind(bytes(start[:size]), order, check=False)
+    is_packed = start.startswith(b"\x1f\x8b")
+    advice = (
+        "Name it .nii.gz, for it is packed."
+        if is_packed
+        else ("Convert the file, for example with dcm2niix.")
+    )
     raise screen.error(
         "nifti-header",
         f"no NIfTI header in the first {len(start)} bytes, expected one of a single-file "
-        "NIfTI-1 or NIfTI-2 image. Convert the file, for example with dcm2niix.",
+        f"NIfTI-1 or NIfTI-2 image. {advice}",
     )
 
 
@@ -242,6 +251,12 @@ def _affine(header: Any, shape: tuple[int, int, int], screen: Screen) -> NDArray
         screen.report(
             "voxel-size-ignored",
             f"voxel size {pixdim} mm beside an affine of {edges.tolist()} mm; the affine holds",
+        )
+    if np.array_equal(affine, np.eye(4)):
+        screen.report(
+            "identity-affine",
+            "voxels of 1 x 1 x 1 mm from the origin on, as programs write that do not know the "
+            "size; volumes hold if it is true",
         )
     return affine
 

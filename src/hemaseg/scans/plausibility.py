@@ -34,6 +34,12 @@ _AIR_HU = -1100, -850
 _SOFT_TISSUE_HU = -100, 150
 _USUAL_OFFSET = 1024
 
+_MIDDLE_HU = -150, 200
+"""Median of the middle of a head: brain; bone and soft tissue where the neck is in the middle."""
+
+_LEAST_SOFT = 0.15
+"""Of the voxels, soft tissue where the middle of the field of view is none: a head aside."""
+
 
 def screen_scan(scan: Scan, screen: Screen) -> Scan:
     """A scan with the findings of screening it for segmentation; not for masks.
@@ -113,6 +119,16 @@ def _not_hu(voxels: NDArray[Any]) -> str:
                 f"expected HU: they look like HU + {_USUAL_OFFSET}. Subtract the offset and save "
                 "as signed values, or export again in HU."
             )
+    third = tuple(slice(size // 3, size - size // 3) for size in voxels.shape)
+    low_soft, high_soft = _SOFT_TISSUE_HU
+    middle, soft = float(np.median(voxels[third])), _share(voxels, low_soft, high_soft)
+    if not _MIDDLE_HU[0] <= middle <= _MIDDLE_HU[1] and soft < _LEAST_SOFT:
+        # An offset subtracted twice, or a wrong slope: nothing in it would look like blood.
+        return (
+            f"{found}, {middle:g} in the middle and {soft:.0%} of them from {low_soft} to "
+            f"{high_soft}, expected HU, of which brain has 20 to 45. Correct slope and intercept, "
+            "or export again in HU."
+        )
     return ""
 
 

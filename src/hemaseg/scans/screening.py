@@ -89,7 +89,7 @@ _REFUSED = {
     "mixed-segments": "several segments, or none, where one is wanted",
     "unknown-segment": "a segment was asked for that is not there",
     # DICOM series
-    "mixed-series": "several series where one is wanted",
+    "mixed-series": "several series, or one of several patients or modalities, where one is wanted",
     "unknown-series": "a series was asked for that is not there",
     "mixed-orientations": "slices of one series that face different ways",
     "mixed-grids": "slices of one series that differ in rows, columns or pixel spacing",
@@ -120,6 +120,7 @@ _ACCEPTABLE = {
     "secondary-capture": "a screenshot or a picture with burnt-in text",
     "derived": "a reformatted or computed series, not the original",
     "missing-slices": "a gap where slices are missing",
+    "mixed-rescale": "slices of a CT that differ in rescale slope or intercept",
     "non-axial": "slices that are not axial, too thick to be shown as axial ones",
     "sheared": "pixels that are parallelograms",
     "wrong-modality": "a modality that the network was not trained on",
@@ -143,6 +144,7 @@ _NOTED = {
     "unlike-training": "an image unlike those that the network was trained on",
     "left-out": "other files or series beside the one that was read",
     "voxel-size-ignored": "a voxel size that the affine contradicts; the affine holds",
+    "identity-affine": "an affine that changes nothing: voxels of 1 mm, or a size that got lost",
     "label-absent": "a label was asked for that no voxel has; the mask is empty",
 }
 
