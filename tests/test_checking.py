@@ -27,7 +27,9 @@ def test_a_usable_scan_is_described(tmp_path: Path) -> None:
     found = check_source(source, ReadOptions(modality="CT"))
     assert found == Checked("a", str(tmp_path / "a.nii"), "usable", text, ())
     clipped = write(tmp_path / "b.nii", HEAD.voxels.clip(0))
-    assert check_source(clipped, ReadOptions()).scan.startswith("unknown modality, 16 slices")
+    assert check_source(clipped, ReadOptions()).scan.startswith(
+        "unknown modality (say --modality), 16 slices"
+    )
 
 
 def test_a_repair_is_told(tmp_path: Path) -> None:

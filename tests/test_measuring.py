@@ -83,6 +83,7 @@ def test_label_of_a_map(tmp_path: Path) -> None:
     (refused,) = measure_files([path], OPTIONS).failures
     assert refused.kind == "not-a-mask"
     assert "3 different values (0, 1, 3), expected two in a mask" in str(refused)
+    assert str(refused).endswith(" Or choose one label: --label NUMBER.")
 
 
 def test_scaled_label_is_found(tmp_path: Path) -> None:

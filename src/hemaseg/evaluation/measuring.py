@@ -162,7 +162,12 @@ def _read(files: tuple[Path, ...], options: ReadOptions, label: int | None) -> S
         return read_seg(files[0], options, segment=label)
     else:
         scan = read_scan(files[0], options)
-    return as_mask(scan) if label is None else _labelled(scan, label, screen)
+    if label is not None:
+        return _labelled(scan, label, screen)
+    try:
+        return as_mask(scan)
+    except ScanError as error:
+        raise ScanError(f"{error} Or choose one label: --label NUMBER.", kind=error.kind) from None
 
 
 def _labelled(scan: Scan, label: int, screen: Screen) -> Scan:

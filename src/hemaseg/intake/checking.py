@@ -69,8 +69,9 @@ def problem_of(error: Exception, source: Source) -> Finding:
 def _described(scan: Scan) -> str:
     num_slices, num_rows, num_columns = scan.voxels.shape
     grid = f"{num_slices} slices of {num_rows} x {num_columns}"
+    modality = scan.modality or "unknown modality (say --modality)"
     if scan.spacing_mm is None:
-        return f"{scan.modality or 'unknown modality'}, {grid}, no geometry"
+        return f"{modality}, {grid}, no geometry"
     slice_mm, row_mm, column_mm = scan.spacing_mm
     spacing = f"{slice_mm:.4g} x {row_mm:.4g} x {column_mm:.4g} mm"
-    return f"{scan.modality or 'unknown modality'}, {grid}, {spacing}"
+    return f"{modality}, {grid}, {spacing}"
