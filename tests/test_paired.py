@@ -242,6 +242,17 @@ def test_identical_arms_cannot_be_tested_and_are_not_called_equivalent() -> None
     assert "differs by 0.000 in each of 3 subjects" in pair["sentence"]
 
 
+def test_a_pair_that_cannot_be_tested_does_not_ease_the_others() -> None:
+    """Three pairs were planned: the one that has a p is corrected for three."""
+    scores = study(20, 1, 1)
+    empty = scores["arm"] == "dense_unet"
+    result = compare(scores.assign(dice=scores["dice"].mask(empty)), margin=0.02)
+    pair = result.pairs.iloc[0]
+    assert result.pairs["p"].isna().tolist() == [False, True, True]
+    for name in ("p", "wilcoxon_p", "tost_p"):
+        assert pair[f"{name}_holm"] == pytest.approx(min(3 * pair[name], 1))
+
+
 @pytest.mark.parametrize(
     ("a", "b", "num"), [([0.5], [0.6], 1), ([math.nan, 0.5], [0.4, math.nan], 0)]
 )

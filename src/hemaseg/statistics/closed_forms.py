@@ -119,7 +119,8 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Holm's step-down adjusted p-values, in the order given.
 
     The i-th smallest of m is multiplied by m - i + 1, made monotone, and cut at 1. A NaN stays NaN
-    and does not count in m: a test that could not be made is not a test (as R's ``p.adjust``).
+    and counts in m: that a test could not be made must not make the others easier (as R's
+    ``p.adjust`` does if ``n`` is the planned number).
 
     Args:
         p_values: Any number of p-values in [0, 1] or NaN.
@@ -132,7 +133,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     if p.ndim != 1 or ((p < 0) | (p > 1)).any():
         raise ValueError(f"p_values must be one row of numbers in [0, 1] or NaN, got {p_values!r}")
     order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
-    factors = np.arange(len(order), 0, -1)
+    factors = len(p) - np.arange(len(order))
     adjusted = np.full_like(p, np.nan)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
     return adjusted
