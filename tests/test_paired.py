@@ -242,6 +242,19 @@ def test_identical_arms_cannot_be_tested_and_are_not_called_equivalent() -> None
     assert "differs by 0.000 in each of 3 subjects" in pair["sentence"]
 
 
+def test_rounding_noise_is_no_difference() -> None:
+    """Differences of 1e-17, all of one sign, are those of identical files."""
+    a = np.random.default_rng(2).beta(8, 2, 20)
+    b = np.nextafter(a, 2)
+    result = compare(two_arms(list(a), list(b)), margin=0.1)
+    assert (result.differences["difference"] == 0).all()
+    assert result.pairs["verdict"].tolist() == ["undecided"]
+    assert result.pairs[["p", "tost_p", "wilcoxon_p"]].isna().all(axis=None)
+    c = two_arms(list(a), list(b)).query("arm == 'a'").assign(arm="c")
+    three = compare(pd.concat([two_arms(list(a), list(b)), c]), margin=0.1, num_bootstrap=99)
+    assert math.isnan(three.friedman.p)
+
+
 def test_a_pair_that_cannot_be_tested_does_not_ease_the_others() -> None:
     """Three pairs were planned: the one that has a p is corrected for three."""
     scores = study(20, 1, 1)

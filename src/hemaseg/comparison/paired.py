@@ -33,6 +33,7 @@ from hemaseg.statistics.closed_forms import (
     signed_rank,
     t_interval,
     tost,
+    without_noise,
 )
 from hemaseg.statistics.resampling import sign_flip
 
@@ -135,7 +136,7 @@ def compare(
         num_subjects=len(subjects),
         num_runs=len(runs),
         verdict=headline(judged, rule),
-        friedman=friedman(subjects.dropna().to_numpy()),
+        friedman=friedman(without_noise(subjects.dropna())),
         notes=notes(cells, subjects, judged, rule),
         summary=summary(
             subjects, runs, metric=metric, alpha=alpha, seed=seed, num_bootstrap=num_bootstrap
@@ -177,7 +178,7 @@ def _arm_pairs(arms: list[str], pairs: Sequence[tuple[str, str]]) -> list[tuple[
 
 
 def _differences(subjects: pd.DataFrame, pair: tuple[str, str], metric: str) -> pd.DataFrame:
-    """One row per subject with a defined score in both arms."""
+    """One row per subject with a defined score in both arms; differences without noise."""
     arm_a, arm_b = pair
     both = subjects[[arm_a, arm_b]].dropna()
     score_a, score_b = both[arm_a].to_numpy(), both[arm_b].to_numpy()
@@ -191,7 +192,7 @@ def _differences(subjects: pd.DataFrame, pair: tuple[str, str], metric: str) -> 
             "subject": both.index,
             "score_a": score_a,
             "score_b": score_b,
-            "difference": difference,
+            "difference": without_noise(difference),
         }
     )
 

@@ -28,6 +28,7 @@ from hemaseg.comparison.wording import (
     metric_unit,
     num_decimals,
 )
+from hemaseg.statistics.closed_forms import without_noise
 from hemaseg.statistics.sample_size import (
     MAX_SUBJECTS,
     num_subjects_for_difference,
@@ -234,7 +235,8 @@ def notes(
         for pair in pairs:
             both = subjects[[pair.arm_a, pair.arm_b]].dropna().index
             rows = cells[cells.index.isin(both, level="subject")]
-            gain = (rows[pair.arm_a] - rows[pair.arm_b]).groupby(level=["fold", "seed"]).mean()
+            by_run = (rows[pair.arm_a] - rows[pair.arm_b]).groupby(level=["fold", "seed"])
+            gain = without_noise(by_run.mean())
             found.append(
                 f"{pair.arm_a} minus {pair.arm_b}: mean difference of a run "
                 f"{_rounded(gain.min(), rule)} to {_rounded(gain.max(), rule)}, above 0 in "

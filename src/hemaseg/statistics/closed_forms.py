@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 _MAX_EXACT_RANKS = 49  # R's limit for the exact signed-rank distribution
+_ROUNDING = 10 * np.finfo(float).eps  # standard error of values that are constant, over their mean
+_NUM_DECIMALS = 12  # scores have fewer digits; what differs by less is noise
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,16 @@ def as_vector(values: ArrayLike) -> NDArray[np.float64]:
     return vector
 
 
+def without_noise(values: ArrayLike) -> NDArray[np.float64]:
+    """The values rounded to 12 decimals, so that what only binary arithmetic made differ is equal.
+
+    Example:
+        >>> 0.8 - 0.7 == 0.7 - 0.6, len(set(without_noise([0.8 - 0.7, 0.7 - 0.6]).tolist()))
+        (False, 1)
+    """
+    return np.round(np.asarray(values, dtype=float), _NUM_DECIMALS)
+
+
 def require_fraction(value: float) -> float:
     """The value, if it lies in (0, 1)."""
     if not 0 < value < 1:
@@ -111,7 +123,7 @@ def moments(vector: NDArray[np.float64]) -> tuple[float, float, float]:
         return mean, math.nan, math.nan
     sd = float(vector.std(ddof=1))
     standard_error = sd / math.sqrt(len(vector))
-    constant = standard_error <= 10 * np.finfo(float).eps * abs(mean)
+    constant = standard_error <= _ROUNDING * abs(mean)
     return mean, sd, math.nan if constant else standard_error
 
 
@@ -222,9 +234,8 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
 
     Zero differences are dropped (as Wilcoxon did, and R does). Up to 49 differences without a zero
     or a tie the distribution is exact, otherwise normal with tie and continuity correction, as in
-    R. Infinite differences are allowed and take the highest ranks, tied with each other.
-    Differences are first rounded to 12 decimals, so that 0.8 - 0.7 and 0.7 - 0.6 are the tie that
-    they should be.
+    R. Infinite differences are allowed and take the highest ranks, tied with each other. Give the
+    differences `without_noise`: 0.8 - 0.7 and 0.7 - 0.6 are no tie in binary arithmetic.
 
     Returns:
         NaN (and 0 ``num_nonzero``) where no difference is other than zero.
@@ -233,7 +244,7 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
         >>> signed_rank([1.0, 2.0, 3.0, -4.0])  # ranks 1 + 2 + 3 against 4
         SignedRank(num_nonzero=4, statistic=6.0, p=0.875, rank_biserial=0.2)
     """
-    vector = np.round(as_vector(differences), 12)
+    vector = as_vector(differences)
     nonzero = vector[vector != 0]
     if not len(nonzero):
         return SignedRank(0, math.nan, math.nan, math.nan)
@@ -248,6 +259,8 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
 
 def friedman(scores: ArrayLike) -> Friedman:
     """Friedman's test over subjects (rows) and three or more arms (columns), corrected for ties.
+
+    Give the scores `without_noise`, so that ties are ties.
 
     Returns:
         NaN for fewer than three arms (use a paired test), no subject, or where every subject has
@@ -287,6 +300,8 @@ def anova(groups: Sequence[ArrayLike]) -> Anova:
 def anova_from_moments(means: Sequence[float], sds: Sequence[float], nums: Sequence[int]) -> Anova:
     """One-way ANOVA of two or more groups of which mean, SD (n - 1) and size are known.
 
+    An SD that has a standard error of at most 10 machine epsilons of its mean is taken as zero.
+
     Returns:
         NaN for f and p where all SDs are zero.
 
@@ -308,7 +323,8 @@ def anova_from_moments(means: Sequence[float], sds: Sequence[float], nums: Seque
         )
     df_between, df_within = len(mean) - 1, int(num.sum()) - len(mean)
     between = float(num @ (mean - num @ mean / num.sum()) ** 2) / df_between
-    within = float((num - 1) @ sd**2) / df_within
+    is_zero = sd / np.sqrt(num) <= _ROUNDING * np.abs(mean)
+    within = float((num - 1) @ np.where(is_zero, 0, sd) ** 2) / df_within
     f = between / within if within > 0 else math.nan
     return Anova(f, float(stats.f.sf(f, df_between, df_within)), df_between, df_within)
 
