@@ -24,7 +24,6 @@ from hemaseg.statistics.closed_forms import (
     holm,
     moments,
     paired_t,
-    quartiles,
     signed_rank,
     t_interval,
     tost,
@@ -217,19 +216,6 @@ def test_effect_sizes_in_closed_form() -> None:
     many = np.random.default_rng(0).normal(0.1, 1, size=400)
     # The usual approximation of J.
     assert hedges_gz(many) == pytest.approx(cohen_dz(many) * (1 - 3 / (4 * 399 - 1)), rel=1e-5)
-
-
-@given(st.lists(numbers, min_size=1, max_size=9))
-def test_quartiles_agree_with_numpy(values: list[float]) -> None:
-    assert quartiles(values) == tuple(np.quantile(values, [0.25, 0.5, 0.75]))
-
-
-def test_quartiles_between_finite_and_infinite_are_infinite() -> None:
-    inf = math.inf
-    assert quartiles([1.0, inf, inf, inf]) == (inf, inf, inf)
-    assert quartiles([1.0, 2.0, 3.0, inf]) == (1.75, 2.5, inf)
-    assert quartiles([inf]) == (inf, inf, inf)
-    assert np.isnan(quartiles([])).all()
 
 
 CONSTANT = [0.8 - 0.7, 0.8 - 0.7, 0.8 - 0.7]

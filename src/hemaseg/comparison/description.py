@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from hemaseg.comparison.score_tables import METRICS, score_cells
-from hemaseg.statistics.closed_forms import as_vector, moments, quartiles
+from hemaseg.metrics.surfaces import percentile
+from hemaseg.statistics.closed_forms import as_vector, moments
 from hemaseg.statistics.resampling import cluster_bootstrap_interval
 
 
@@ -117,7 +118,9 @@ def _description(scores: "pd.Series[float]") -> dict[str, float]:
     """Counts, mean, SD and quartiles of one arm."""
     defined = as_vector(scores.dropna())
     mean, sd, _ = moments(defined)
-    q1, median, q3 = quartiles(defined)
+    q1, median, q3 = (
+        percentile(defined, percent) if len(defined) else np.nan for percent in (25, 50, 75)
+    )
     return {
         "num_subjects": len(defined),
         "num_undefined": len(scores) - len(defined),

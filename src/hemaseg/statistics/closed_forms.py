@@ -151,28 +151,6 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def quartiles(values: ArrayLike) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile, interpolated linearly (type 7 of R).
-
-    Infinite values are allowed, and between a finite and an infinite one lies infinity; NaN without
-    values.
-
-    Example:
-        >>> quartiles([1.0, 2.0, 3.0, 5.0, math.inf])
-        (2.0, 3.0, 5.0)
-    """
-    vector = as_vector(values)
-    if not len(vector):
-        return np.nan, np.nan, np.nan
-    quarters = [0.25, 0.5, 0.75]
-    lower = np.quantile(vector, quarters, method="lower")
-    upper = np.quantile(vector, quarters, method="higher")
-    with np.errstate(invalid="ignore"):  # between infinities, replaced in the next line
-        between = np.quantile(vector, quarters)
-    q1, median, q3 = np.where((lower == upper) | np.isinf(upper), upper, between).tolist()
-    return q1, median, q3
-
-
 def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     """Student's t interval of the mean.
 
