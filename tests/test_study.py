@@ -410,6 +410,8 @@ def test_better_is_higher_or_lower_as_the_metric_has_it(
         ("kappa", None, "metric kappa: unknown whether higher is better, known for dice, iou"),
         ("hd95_mm", True, "metric hd95_mm: lower is better, found the opposite"),
         ("dice", False, "metric dice: higher is better, found the opposite"),
+        ("volume_error_ml", False, "neither higher nor .* Compare absolute_volume_error_ml"),
+        ("volume_error_ml", None, "metric volume_error_ml: has a sign"),
     ],
 )
 def test_an_unknown_or_wrong_direction_is_refused(

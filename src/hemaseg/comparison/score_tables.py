@@ -18,6 +18,9 @@ FRACTIONS = ("dice", "iou", "sensitivity", "precision", "surface_dice")
 LESION_METRICS = (*FRACTIONS, "hd95_mm", "assd_mm")
 """Metrics of how well a lesion was found: subjects without a lesion have none."""
 
+ERRORS = ("hd95_mm", "assd_mm", "absolute_volume_error_ml")
+"""Metrics from 0 up of which less is better; more is of `FRACTIONS`."""
+
 METRICS = (*LESION_METRICS, "volume_error_ml", "absolute_volume_error_ml")
 """All metrics that have one value per subject, as columns of a score table."""
 
@@ -159,15 +162,32 @@ def _require_sound_values(scores: pd.DataFrame, metric: str) -> None:
             f"scores: {metric} must hold numbers, found {found}. Correct it, take the column out, "
             "or name another metric."
         )
-    low, high = (0.0, 1.0) if metric in FRACTIONS else (-np.finfo(float).max, np.inf)
-    outside = scores[(column < low) | (column > high)]
+    low, high = metric_range(metric)
+    outside = scores[(column < low) | (column > high) | (column == -np.inf)]
     if len(outside):
         first = outside.iloc[0]
+        if metric in FRACTIONS:
+            expected = "0 to 1. Correct it (divide a percentage by 100)"
+        elif metric in ERRORS:
+            expected = "0 or more. Correct it (empty if undefined, inf if missed)"
+        else:
+            expected = "a number or inf. Correct it"
         raise ComparisonError(
             f"scores: {metric} of arm {first['arm']}, subject {first['subject']} is "
-            f"{first[metric]:g}, expected {low:.3g} to {high:g}. Correct it (divide a percentage "
-            "by 100), or take the column out."
+            f"{first[metric]:g}, expected {expected}, or take the column out."
         )
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    """Smallest and largest value that the metric can have; infinite where nothing is known.
+
+    Example:
+        >>> metric_range("dice"), metric_range("hd95_mm"), metric_range("volume_error_ml")
+        ((0.0, 1.0), (0.0, inf), (-inf, inf))
+    """
+    if metric in FRACTIONS:
+        return 0.0, 1.0
+    return (0.0 if metric in ERRORS else -np.inf), np.inf
 
 
 def _listed(rows: list[list[str]]) -> str:

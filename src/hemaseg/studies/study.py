@@ -29,7 +29,7 @@ from hemaseg.cohorts.split import (
 )
 from hemaseg.cohorts.table import Cohort, read_cohort
 from hemaseg.comparison.paired import Comparison, compare, write_comparison, write_table
-from hemaseg.comparison.score_tables import FRACTIONS, read_score_tables
+from hemaseg.comparison.score_tables import ERRORS, FRACTIONS, read_score_tables
 from hemaseg.config import (
     ModelConfig,
     Recipe,
@@ -44,9 +44,6 @@ from hemaseg.config import (
 from hemaseg.errors import ComparisonError, ConfigError, SplitError
 from hemaseg.studies.provenance import write_provenance
 from hemaseg.studies.runs import PlannedRun, require_trainable
-
-ERRORS = ("hd95_mm", "assd_mm", "absolute_volume_error_ml")
-"""Metrics of which less is better; more is of `FRACTIONS`."""
 
 MAY_CHANGE = {"name", "description", "data_notice", "cohort", "recipe.description"}
 """Settings that decide no number (the cohort's content has a hash), so a study may have others when
@@ -204,7 +201,7 @@ def compare_tables(
 
     Raises:
         ComparisonError: A table is wrong, the tables do not match, the folder holds runs or one of
-            the tables, or the direction of the metric is unknown or wrong.
+            the tables, or the direction of the metric is unknown, wrong, or there is none.
     """
     if (folder / "study.toml").exists():
         raise ComparisonError(
@@ -229,6 +226,11 @@ def compare_tables(
 
 def is_higher_better(metric: str, said: bool | None) -> bool:
     """Whether a higher value is better: known for metrics that hemaseg writes, else as said."""
+    if metric == "volume_error_ml":
+        raise ComparisonError(
+            f"metric {metric}: has a sign, so that neither higher nor lower is better, expected a "
+            "metric that has a better direction. Compare absolute_volume_error_ml."
+        )
     known = True if metric in FRACTIONS else False if metric in ERRORS else said
     if known is None:
         raise ComparisonError(
