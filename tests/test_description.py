@@ -69,6 +69,22 @@ def test_interval_of_the_mean_is_the_bootstrap_over_subjects() -> None:
     assert (row["ci_low"], row["ci_high"]) == (interval.low, interval.high)
 
 
+def test_interval_of_the_mean_ends_where_the_metric_does() -> None:
+    """Dice of 8 subjects, one missed: the bootstrap alone says -1.6 to 0.93."""
+    dice = [0.85, 0.86, 0.87, 0.9, 0.91, 0.9, 0.88, 0.0]
+    values = pd.DataFrame({"a": dice}, index=list("abcdefgh"))
+    plan = {"alpha": 0.05, "seed": 0, "num_bootstrap": 999}
+    alone = cluster_bootstrap_interval(dice, list(values.index), num_bootstrap=999)
+    assert alone.low < -1
+    limits = summary(values, values, metric="dice", **plan).loc[0, ["ci_low", "ci_high"]]
+    assert limits.tolist() == [0.0, alone.high]
+    limits = summary(values, values, metric="kappa", **plan).loc[0, ["ci_low", "ci_high"]]
+    assert limits.tolist() == [alone.low, alone.high]
+    distances = summary(1 - values, values, metric="assd_mm", **plan).iloc[0]
+    assert distances["ci_low"] > 0
+    assert distances["ci_high"] > 1
+
+
 def test_all_known_metrics_are_described_in_a_fixed_order() -> None:
     values = [0.2, 0.4, 0.5, 0.6] * 2
     scores = table(assd_mm=values, dice=values, iou=values, my_score=values)

@@ -286,7 +286,7 @@ def test_notes_tell_what_limits_the_verdict() -> None:
     few = compare(study(12, 1, 1), margin=0.1, num_bootstrap=99).notes
     assert few[0].startswith("Runs per arm: 1 (folds: 1, seeds: 1).")
     assert few[1].startswith("With one run per arm, what another training would give is unknown")
-    assert any("in every arm: 12; the error rates of the tests" in note for note in few)
+    assert any("in every arm: 12; the error rates of the tests and" in note for note in few)
     uneven = study().query("seed == 0 or fold == 0")
     assert any("tested in 1 to 2 runs" in note for note in compare(uneven, margin=0.1).notes)
 

@@ -45,7 +45,8 @@ class Comparison:
     Tables (NaN is undefined; arms in the order of the scores, subjects sorted by name):
 
     - ``summary``: metric, arm, num_subjects, num_undefined, mean, sd, median, q1, q3, ci_low,
-      ci_high (bootstrap-t interval of the mean), run_sd (SD of the means of the runs).
+      ci_high (bootstrap-t interval of the mean, cut at the metric's range), run_sd (SD of the means
+      of the runs).
     - ``pairs``: the fields of `hemaseg.comparison.verdicts.Pair`.
     - ``differences``: metric, arm_a, arm_b, subject, score_a, score_b, difference.
     - ``all_metrics``: every known metric that the scores have, described but not tested; columns in
