@@ -122,7 +122,7 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         ("metrics.csv", "0.8,", "high,", "row 2: dice 'high', expected a number, inf, or nothing"),
         ("metrics.csv", "0.8,", "nan,", "row 2: dice 'nan', expected a number"),
         ("metrics.csv", "NA,None,0,", "NA,None,,", "row 3: num_slices '', expected a whole"),
-        ("metrics.csv", "NA,None,0,", "NA,None,", "row 3: 21 fields, expected 22"),
+        ("metrics.csv", "NA,None,0,", "NA,None,", "row 3: 22 fields, expected 23"),
         ("metrics_slices.csv", "True,False", "yes,False", "row 2: has_lesion 'yes', expected True"),
         ("metrics_slices.csv", "p,p,4,", "p,p,-4,", "row 5: slice '-4', expected a whole number"),
         ("metrics_batches.csv", "1,2,0.3", "1,2.5,0.3", r"row 2: num_slices '2\.5', expected"),
@@ -139,6 +139,16 @@ def test_refuses_tables_that_were_damaged(
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(EvaluationError, match=message):
         read_scores(tmp_path / "metrics.csv")
+
+
+def test_tables_without_the_tolerance_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    scores = make_scores()
+    for table in (scores.subjects.drop(columns="surface_tolerance_mm"), scores.subjects):
+        files = write_scores(Scores(table, scores.slices, scores.batches), tmp_path / "m.csv")
+        found = read_scores(files[0]).subjects
+        assert list(found) == list(SUBJECT_COLUMNS)
+        assert found["surface_tolerance_mm"].isna().all() == (table is not scores.subjects)
+        assert found["surface_tolerance_mm"].dtype == "float64"
 
 
 def test_refuses_what_is_missing_empty_or_no_text(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from hemaseg.metrics.surfaces import percentile
 SUBJECT_COLUMNS = (
     *("subject", "site", "num_slices"),
     *("dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "surface_dice"),
+    "surface_tolerance_mm",
     *("prediction_ml", "reference_ml", "volume_error_ml", "absolute_volume_error_ml"),
     *("prediction_pixels", "reference_pixels"),
     *("num_reference_lesions", "num_detected_lesions"),
@@ -49,6 +50,7 @@ EMPTY_MASK_RULES = (
 
 _TEXTS = ("subject", "site", "scan")
 _STATEMENTS = ("has_lesion", "false_alarm")
+_NEW = ("surface_tolerance_mm",)  # tables of earlier versions lack it: then undefined
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +162,8 @@ def write_scores(scores: Scores, path: Path) -> tuple[Path, Path, Path]:
 def read_scores(path: Path) -> Scores:
     """The tables that `write_scores` wrote, with exactly the same numbers.
 
+    Tables of earlier versions lack the tolerance of surface Dice, which is then undefined.
+
     Args:
         path: `NAME.csv`.
 
@@ -253,18 +257,18 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         raise EvaluationError(
             f"{path}: cannot be read ({error}), expected a table of scores. {remedy}"
         ) from error
-    if tuple(header) != columns:
+    found = tuple(header)
+    if found not in (columns, tuple(name for name in columns if name not in _NEW)):
         raise EvaluationError(
             f"{path}: columns {', '.join(header)}, expected {', '.join(columns)}. {remedy}"
         )
     rows = []
     for number, line in enumerate(lines, start=2):
         try:
-            if len(line) != len(columns):
-                raise ValueError(f"{len(line)} fields, expected {len(columns)}")
-            rows.append(
-                {name: _parsed(name, text) for name, text in zip(columns, line, strict=True)}
-            )
+            if len(line) != len(found):
+                raise ValueError(f"{len(line)} fields, expected {len(found)}")
+            row = {name: _parsed(name, text) for name, text in zip(found, line, strict=True)}
+            rows.append(dict.fromkeys(_NEW, math.nan) | row)
         except ValueError as error:
             raise EvaluationError(f"{path}: row {number}: {error}. {remedy}") from error
     return score_table(rows, columns)
