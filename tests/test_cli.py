@@ -252,7 +252,8 @@ def test_evaluate_two_folders_of_pictures(hemaseg: Verb, tmp_path: Path) -> None
         "evaluate", tmp_path / "predictions", tmp_path / "references", "-o", output, "--json"
     )
     summary = json.loads(ended.out)
-    of_subjects = {row["metric"]: row for row in summary["metrics"] if row["unit"] == "subject"}
+    rows = [row for row in summary["metrics"] if row["unit"] == "subject with lesion"]
+    of_subjects = {row["metric"]: row for row in rows}
     assert of_subjects["dice"]["mean"] == pytest.approx(2 * 8 / (16 + 8))
     assert of_subjects["hd95_mm"]["num_undefined"] == 1  # pictures know no mm
     assert pd.read_csv(output)["dice"].tolist() == [pytest.approx(2 / 3)]

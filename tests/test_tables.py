@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hemaseg.comparison.score_tables import LESION_METRICS
 from hemaseg.errors import EvaluationError
 from hemaseg.evaluation.tables import (
     BATCH_COLUMNS,
+    OF_LESIONS,
     SLICE_COLUMNS,
     SUBJECT_COLUMNS,
     Scores,
@@ -171,7 +173,8 @@ def test_summary_counts_what_is_undefined_missed_and_invented() -> None:
     assert (summary.num_slices, summary.num_slices_with_lesion) == (4, 2)
     assert (summary.num_missed_slices, summary.num_false_alarm_slices) == (1, 1)
     assert (summary.num_reference_lesions, summary.num_false_lesions) == (2, 1)
-    assert "3 subjects, 1 of them missed" in summary.sentences[0]
+    assert "2 subjects with a lesion, 1 missed" in summary.sentences[0]
+    assert "1 without, 0 of them falsely marked." in summary.sentences[0]
     assert "2 slices with a lesion, 1 missed; 2 without, 1 false alarms" in summary.sentences[1]
     assert "2 lesions, 0 detected; 1 false lesions" in summary.sentences[2]
     assert "undefined if both masks are empty" in summary.sentences[3]
@@ -185,8 +188,9 @@ def summary_row(unit: str, metric: str, scores: Scores | None = None) -> list[fl
 
 def test_summary_statistics() -> None:
     # num, num_undefined, mean, SD, median, quartiles
-    expected = [2, 1, 0.4, np.std([0.8, 0], ddof=1), 0.4, 0.2, 0.6]
-    assert summary_row("subject", "dice") == pytest.approx(expected)
+    expected = [2, 0, 0.4, np.std([0.8, 0], ddof=1), 0.4, 0.2, 0.6]
+    assert summary_row("subject with lesion", "dice") == pytest.approx(expected)
+    assert summary_row("subject", "volume_error_ml")[:3] == [3, 0, 0]
     assert summary_row("slice with lesion", "dice")[:3] == pytest.approx([2, 0, 0.3])
     np.testing.assert_equal(
         summary_row("batch", "pooled_dice"), [1, 0, 0.25, math.nan, 0.25, 0.25, 0.25]
@@ -195,20 +199,39 @@ def test_summary_statistics() -> None:
 
 def test_an_infinite_distance_makes_the_mean_infinite() -> None:
     np.testing.assert_equal(
-        summary_row("subject", "hd95_mm"), [2, 1, math.inf, math.nan, *[math.inf] * 3]
+        summary_row("subject with lesion", "hd95_mm"), [2, 0, math.inf, math.nan, *[math.inf] * 3]
     )
 
 
 def test_a_metric_that_is_never_defined() -> None:
     scores = make_scores()
     scores.subjects["assd_mm"] = math.nan
-    np.testing.assert_equal(summary_row("subject", "assd_mm", scores), [0, 3, *[math.nan] * 5])
+    np.testing.assert_equal(
+        summary_row("subject with lesion", "assd_mm", scores), [0, 2, *[math.nan] * 5]
+    )
+
+
+def test_a_false_alarm_does_not_change_the_mean_over_lesions() -> None:
+    """A subject without lesion counts 0 if the tool errs, and not at all if it does not."""
+    scores = make_scores()
+    right = summarize(scores)
+    scores.subjects.loc[1, ["dice", "hd95_mm", "prediction_pixels"]] = [0.0, math.inf, 7]
+    wrong = summarize(scores)
+    pd.testing.assert_frame_equal(right.metrics, wrong.metrics)
+    assert (right.num_falsely_marked_subjects, wrong.num_falsely_marked_subjects) == (0, 1)
+    assert (wrong.num_subjects, wrong.num_subjects_with_lesion) == (3, 2)
+
+
+def test_metrics_of_lesions_are_those_of_a_comparison() -> None:
+    assert set(OF_LESIONS) == set(LESION_METRICS)
 
 
 def test_summary_as_json_knows_undefined_from_infinite() -> None:
     content = json.loads(summarize(make_scores()).to_json())
     assert content["num_missed_subjects"] == 1
     (row,) = (
-        row for row in content["metrics"] if (row["unit"], row["metric"]) == ("subject", "hd95_mm")
+        row
+        for row in content["metrics"]
+        if (row["unit"], row["metric"]) == ("subject with lesion", "hd95_mm")
     )
     assert (row["num"], row["mean"], row["sd"], row["median"]) == (2, "inf", None, "inf")
