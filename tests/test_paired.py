@@ -175,7 +175,9 @@ def test_undefined_scores_are_left_out_pairwise_and_counted() -> None:
     complete = compare(scores[scores["subject"] != "s03"], margin=0.02)
     assert result.pairs["p"][0] == complete.pairs["p"][0]
     assert any(
-        "Dice is undefined for 1 of 30 subjects in unet, and" in note for note in result.notes
+        note == "Dice is undefined for 1 of 30 subjects in unet, and left out: 1 for reasons that "
+        "the tables do not tell."
+        for note in result.notes
     )
     # The other arm's mean difference of its runs is over the same 29 subjects.
     assert [note for note in result.notes if note.startswith("unet minus dr_unet")] == [
@@ -199,10 +201,55 @@ def test_subjects_without_lesion_change_nothing_but_their_count() -> None:
     assert_frame_equal(result.summary.assign(**counted), without.summary)
     assert_frame_equal(result.differences, without.differences)
     assert any(
-        note == "Dice is undefined for 1 of 31 subjects in every arm, and left out; subjects "
-        "without a lesion have none."
+        note == "Dice is undefined for 1 of 31 subjects in every arm, and left out: 1 without a "
+        "lesion."
         for note in result.notes
     )
+
+
+def precision_scores() -> pd.DataFrame:
+    """Subject s0 has no lesion; a predicted nothing in s1 and s2, b nothing in s1."""
+    nan = math.nan
+    a, b = [nan, nan, nan, *[0.9, 0.8, 0.95] * 6], [0.0, nan, 0.5, *[0.7, 0.7, 0.8] * 6]
+    scores = two_arms(a, b, "precision")
+    return scores.assign(reference_pixels=[0, *[50] * 20] * 2)
+
+
+def test_a_verdict_that_leaves_out_misses_says_so() -> None:
+    """Precision knows nothing of lesions in which nothing was predicted."""
+    result = compare(precision_scores(), metric="precision", margin=0.02, num_bootstrap=999)
+    warning = (
+        " Misses do not count here: Precision is undefined, and left out, for subjects with a "
+        "lesion that was missed (a: 2, b: 1)."
+    )
+    assert result.verdict == "By mean Precision per subject, a is better than b." + warning
+    assert result.pairs["sentence"][0].endswith(warning)
+    undefined = [note for note in result.notes if "is undefined for" in note]
+    assert undefined == [
+        f"Precision is undefined for {num + 1} of 21 subjects in {arm}, and left out: 1 without a "
+        f"lesion and {num} with a lesion that was missed."
+        for num, arm in ((1, "b"), (2, "a"))
+    ]
+
+
+def test_reasons_are_told_as_far_as_columns_tell() -> None:
+    """HD95 is empty in three subjects: one missed by its Dice or empty mask, one unknown."""
+    scores = two_arms([math.nan, math.nan, *range(1, 7)], list(range(8)), "hd95_mm")
+    for known in ({"dice": [0.0, *[0.5] * 7] * 2}, {"prediction_pixels": [0, *[5] * 7] * 2}):
+        told = compare(
+            scores.assign(reference_pixels=9, **known),
+            metric="hd95_mm",
+            margin=None,
+            num_bootstrap=99,
+            higher_is_better=False,
+        )
+        assert "lesion that was missed (a: 1)." in told.verdict
+        assert any(
+            "1 with a lesion that was missed and 1 for reasons that" in note for note in told.notes
+        )
+    blind = compare(scores, metric="hd95_mm", margin=None, num_bootstrap=99, higher_is_better=False)
+    assert "missed" not in blind.verdict
+    assert any("left out: 2 for reasons that the tables" in note for note in blind.notes)
 
 
 def test_all_metrics_are_described_beside_the_one_that_is_compared() -> None:

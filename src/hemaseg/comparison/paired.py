@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hemaseg.comparison.description import describe_all, run_means, subject_means, summary
+from hemaseg.comparison.omissions import why_undefined, words_on_misses
 from hemaseg.comparison.score_tables import score_cells
 from hemaseg.comparison.verdicts import Pair, Rule, headline, notes, with_verdict
 from hemaseg.errors import ComparisonError
@@ -126,7 +127,11 @@ def compare(
     by_ranks = bool(np.isinf(subjects.to_numpy()).any())
     rule = Rule(metric, higher_is_better, margin, alpha, len(arm_pairs), by_ranks)
     tested = [_tested(subjects, pair, rule, seed, num_bootstrap) for pair in arm_pairs]
-    judged = [with_verdict(pair, rule) for pair in _holm_adjusted(tested)]
+    reasons = why_undefined(scores, cells, subjects, metric)
+    judged = [
+        with_verdict(pair, rule, words_on_misses(reasons.loc[[pair.arm_a, pair.arm_b]], metric))
+        for pair in _holm_adjusted(tested)
+    ]
     return Comparison(
         metric=metric,
         higher_is_better=higher_is_better,
@@ -136,9 +141,9 @@ def compare(
         num_bootstrap=num_bootstrap,
         num_subjects=len(subjects),
         num_runs=len(runs),
-        verdict=headline(judged, rule),
+        verdict=headline(judged, rule) + words_on_misses(reasons, metric),
         friedman=friedman(without_noise(subjects.dropna())),
-        notes=notes(cells, subjects, judged, rule),
+        notes=notes(cells, subjects, reasons, judged, rule),
         summary=summary(
             subjects, runs, metric=metric, alpha=alpha, seed=seed, num_bootstrap=num_bootstrap
         ),
