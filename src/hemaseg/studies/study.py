@@ -2,6 +2,7 @@
 
     OUT/
       study.toml  split.json  provenance.json
+      runs/study.toml               the settings, kept when the first run began
       runs/ARM/fold-F_seed-S/       one run folder each, with predictions/ and metrics*.csv
                                     (and run.lock, log.txt; see `running`)
       slices/                       decoded slices, until all runs are complete
@@ -44,6 +45,9 @@ from hemaseg.config import (
 from hemaseg.errors import ComparisonError, ConfigError, SplitError
 from hemaseg.studies.provenance import write_provenance
 from hemaseg.studies.runs import PlannedRun, require_trainable
+
+PLAN = "runs/study.toml"
+"""In a study folder: its settings, as they were before the first run; written once."""
 
 MAY_CHANGE = {"name", "description", "data_notice", "cohort", "recipe.description"}
 """Settings that decide no number (the cohort's content has a hash), so a study may have others when
@@ -89,9 +93,11 @@ def open_study(path: Path, folder: Path) -> Study:
     cohort = read_cohort(path.parent / config.cohort)
     recipes = {arm.recipe: read_config(path.parent / arm.recipe, Recipe) for arm in config.arms}
     _require_comparable(config, cohort, path)
-    has_begun, stored = (folder / "runs").exists(), folder / "study.toml"
-    if has_begun and stored.exists():
-        _require_same(config, stored)
+    has_begun, stored, plan = (folder / "runs").exists(), folder / "study.toml", folder / PLAN
+    # Studies of earlier versions have no plan.
+    for kept in (plan, stored) if has_begun else ():
+        if kept.exists():
+            _require_same(config, kept)
     split = _kept_split(folder, cohort) if has_begun else None
     split = split or make_split(cohort, config.split)
     _require_lesions(split, cohort)
@@ -121,6 +127,12 @@ def open_study(path: Path, folder: Path) -> Study:
     if path.resolve() != stored.resolve():
         write_config(config, stored)
     return Study(path, config, cohort, split, runs, folder)
+
+
+def keep_plan(study: Study) -> None:
+    """Write the settings where nobody edits them, before the first run of all."""
+    if not any(run.folder.exists() for run in study.runs):
+        write_config(study.config, study.folder / PLAN)
 
 
 def _require_comparable(config: StudyConfig, cohort: Cohort, path: Path) -> None:
@@ -203,7 +215,7 @@ def compare_tables(
         ComparisonError: A table is wrong, the tables do not match, the folder holds runs or one of
             the tables, or the direction of the metric is unknown, wrong, or there is none.
     """
-    if (folder / "study.toml").exists():
+    if (folder / "study.toml").exists() or (folder / "runs").exists():
         raise ComparisonError(
             f"{folder}: holds a study with runs of its own, expected a folder without. "
             "Choose another output folder."
