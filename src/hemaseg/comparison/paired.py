@@ -116,12 +116,13 @@ def compare(
         higher_is_better: False for distances and errors.
 
     Raises:
-        ComparisonError: The plan is impossible, or the scores are incomplete, repeated or unsound,
-            in the column of any known metric.
+        ComparisonError: The scores are incomplete, repeated or unsound, in the column of any known
+            metric.
+        ValueError: Margin, alpha or number of resamples is out of range, or a pair is none.
     """
-    _require_sound_plan(margin, alpha, num_bootstrap)
     cells = score_cells(scores, metric)
-    arm_pairs = _arm_pairs(list(cells.columns), pairs)
+    _require_sound_call(margin, alpha, num_bootstrap, pairs, list(cells.columns))
+    arm_pairs = list(pairs) or list(combinations(cells.columns, 2))
     subjects = subject_means(cells)
     runs = run_means(cells, subjects)
     by_ranks = bool(np.isinf(subjects.to_numpy()).any())
@@ -155,32 +156,22 @@ def compare(
     )
 
 
-def _require_sound_plan(margin: float | None, alpha: float, num_bootstrap: int) -> None:
-    """Refuse numbers that a user could have typed wrongly."""
-    if margin is not None and not 0 < margin < np.inf:
-        raise ComparisonError(
-            f"margin: found {margin}, expected a number above 0. State the largest difference that "
-            "does not matter, or no margin."
+def _require_sound_call(
+    margin: float | None,
+    alpha: float,
+    num_bootstrap: int,
+    pairs: Sequence[tuple[str, str]],
+    arms: Sequence[str],
+) -> None:
+    """Refuse arguments that `hemaseg.config.StudyConfig` would have refused."""
+    distinct = {frozenset(pair) for pair in pairs if pair[0] != pair[1] and set(pair) <= set(arms)}
+    has_margin = margin is None or 0 < margin < np.inf
+    if not (has_margin and 0 < alpha < 0.5 and num_bootstrap >= 99 and len(distinct) == len(pairs)):
+        raise ValueError(
+            "margin above 0 or None, alpha between 0 and 0.5, num_bootstrap of 99 or more and "
+            f"different pairs out of {list(arms)} needed, got {margin}, {alpha}, {num_bootstrap} "
+            f"and {list(pairs)}"
         )
-    if not 0 < alpha < 0.5:
-        raise ComparisonError(
-            f"alpha: found {alpha}, expected a number between 0 and 0.5. 0.05 is usual."
-        )
-    if num_bootstrap < 99:
-        raise ComparisonError(
-            f"num_bootstrap: found {num_bootstrap}, expected 99 or more. 9999 is usual."
-        )
-
-
-def _arm_pairs(arms: list[str], pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs to test."""
-    wrong = [pair for pair in pairs if pair[0] == pair[1] or not set(pair) <= set(arms)]
-    if wrong or len({frozenset(pair) for pair in pairs}) < len(pairs):
-        raise ComparisonError(
-            f"pairs: found {wrong or list(pairs)}, expected different pairs of two different arms "
-            f"out of {arms}. Correct them, or give none for all pairs."
-        )
-    return list(pairs) or list(combinations(arms, 2))
 
 
 def _differences(subjects: pd.DataFrame, pair: tuple[str, str], metric: str) -> pd.DataFrame:

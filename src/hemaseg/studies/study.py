@@ -32,6 +32,7 @@ from hemaseg.cohorts.table import Cohort, read_cohort
 from hemaseg.comparison.paired import Comparison, compare, write_comparison, write_table
 from hemaseg.comparison.score_tables import ERRORS, FRACTIONS, read_score_tables
 from hemaseg.config import (
+    ComparisonConfig,
     ModelConfig,
     Recipe,
     RunConfig,
@@ -39,6 +40,7 @@ from hemaseg.config import (
     SplitConfig,
     StudyConfig,
     differences,
+    parse_config,
     read_config,
     write_config,
 )
@@ -137,12 +139,6 @@ def keep_plan(study: Study) -> None:
 
 def _require_comparable(config: StudyConfig, cohort: Cohort, path: Path) -> None:
     """Refuse a comparison that no training can make possible."""
-    pairs = config.comparison.pairs
-    if any(a == b for a, b in pairs) or len({frozenset(pair) for pair in pairs}) < len(pairs):
-        raise ConfigError(
-            f"{path}: comparison.pairs are {pairs}, expected two different arms in each, and each "
-            "pair once. Correct them, or leave them out for all pairs."
-        )
     metric, marked = config.comparison.metric, cohort.marked().images
     num_unknown = sum(image.spacing_mm is None for image in marked)
     if num_unknown and metric in ("surface_dice", "hd95_mm", "assd_mm"):
@@ -212,6 +208,7 @@ def compare_tables(
             errors.
 
     Raises:
+        ConfigError: The margin is not above 0.
         ComparisonError: A table is wrong, the tables do not match, the folder holds runs or one of
             the tables, or the direction of the metric is unknown, wrong, or there is none.
     """
@@ -226,6 +223,8 @@ def compare_tables(
             f"{joined}: is one of the tables to compare, expected a name that is free for all of "
             "them together. Choose another output folder."
         )
+    if margin is not None:
+        parse_config({"margin": margin}, ComparisonConfig, source="--margin")
     scores = read_score_tables(tables)
     direction = is_higher_better(metric, higher_is_better)
     comparison = compare(scores, metric=metric, margin=margin, higher_is_better=direction)
