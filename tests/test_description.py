@@ -73,16 +73,18 @@ def test_interval_of_the_mean_ends_where_the_metric_does() -> None:
     """Dice of 8 subjects, one missed: the bootstrap alone says -1.6 to 0.93."""
     dice = [0.85, 0.86, 0.87, 0.9, 0.91, 0.9, 0.88, 0.0]
     values = pd.DataFrame({"a": dice}, index=list("abcdefgh"))
-    plan = {"alpha": 0.05, "seed": 0, "num_bootstrap": 999}
+
+    def limits(scores: pd.DataFrame, metric: str) -> list[float]:
+        rows = summary(scores, scores, metric=metric, alpha=0.05, seed=0, num_bootstrap=999)
+        low, high = rows[["ci_low", "ci_high"]].to_numpy()[0].tolist()
+        return [low, high]
+
     alone = cluster_bootstrap_interval(dice, list(values.index), num_bootstrap=999)
     assert alone.low < -1
-    limits = summary(values, values, metric="dice", **plan).loc[0, ["ci_low", "ci_high"]]
-    assert limits.tolist() == [0.0, alone.high]
-    limits = summary(values, values, metric="kappa", **plan).loc[0, ["ci_low", "ci_high"]]
-    assert limits.tolist() == [alone.low, alone.high]
-    distances = summary(1 - values, values, metric="assd_mm", **plan).iloc[0]
-    assert distances["ci_low"] > 0
-    assert distances["ci_high"] > 1
+    assert limits(values, "dice") == [0.0, alone.high]
+    assert limits(values, "kappa") == [alone.low, alone.high]
+    assert limits(values - 0.8, "assd_mm")[0] == 0
+    assert limits(1 - values, "assd_mm")[1] > 1  # mm have no upper end
 
 
 def test_all_known_metrics_are_described_in_a_fixed_order() -> None:

@@ -174,12 +174,13 @@ def _require_agreement(cells: pd.DataFrame, column: str, remedy: str) -> None:
     slack = 0.01 + 0.001 * high if column.endswith("_ml") else 0.0
     unequal = high - low > slack
     if unequal.any():
-        cell = unequal.idxmax()
+        place = int(unequal.to_numpy().argmax())
+        subject, found = cells.index.tolist()[place][0], cells.iloc[place]
         raise ComparisonError(
-            f"scores: {column} of subject {cell[0]} is {low[cell]:g} in arm "
-            f"{cells.loc[cell].idxmin()} and {high[cell]:g} in arm {cells.loc[cell].idxmax()}, "
-            f"expected the same in all arms; so it is in {(~unequal).sum()} of {len(cells)} "
-            f"combinations of subject, fold and seed. {remedy}, or take the column out."
+            f"scores: {column} of subject {subject} is {found.min():g} in arm {found.idxmin()} and "
+            f"{found.max():g} in arm {found.idxmax()}, expected the same in all arms; so it "
+            f"is in {(~unequal).sum()} of {len(cells)} combinations of subject, fold and seed. "
+            f"{remedy}, or take the column out."
         )
 
 

@@ -217,8 +217,8 @@ def notes(
             "each subject counts once, as the mean over its runs."
         )
     label = metric_label(rule.metric)
-    for counts, rows in reasons.groupby(list(REASONS)):
-        arms = list(rows.index)
+    for _, rows in reasons.groupby(list(REASONS)):
+        arms, counts = list(rows.index), rows.iloc[0].tolist()
         where = "every arm" if len(arms) == len(subjects.columns) else enumeration(arms)
         told = [
             f"{num} {words}" for num, words in zip(counts, REASONS.values(), strict=True) if num

@@ -95,9 +95,9 @@ def open_study(path: Path, folder: Path) -> Study:
     cohort = read_cohort(path.parent / config.cohort)
     recipes = {arm.recipe: read_config(path.parent / arm.recipe, Recipe) for arm in config.arms}
     _require_comparable(config, cohort, path)
-    has_begun, stored, plan = (folder / "runs").exists(), folder / "study.toml", folder / PLAN
-    # Studies of earlier versions have no plan.
-    for kept in (plan, stored) if has_begun else ():
+    has_begun, stored = (folder / "runs").exists(), folder / "study.toml"
+    # Studies of earlier versions kept no plan.
+    for kept in (folder / PLAN, stored) if has_begun else ():
         if kept.exists():
             _require_same(config, kept)
     split = _kept_split(folder, cohort) if has_begun else None
