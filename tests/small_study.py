@@ -270,6 +270,11 @@ def _write_runs(
             mask[size // 4 : size // 2, size // 4 : size // 2] = 255
         Image.fromarray(np.maximum(image, mask // 255 * 200)).save(images / f"{subject}_{name}.png")
         Image.fromarray(mask).save(images / f"{subject}_{name}_mask.png")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "study.toml").write_text(
+        'name = "small"\ndescription = ""\ncohort = "cohort.csv"\n[comparison]\nmargin = 0.02\n'
+        + "".join(f'[[arms]]\nname = "{arm}"\nmodel = "unet"\nrecipe = "r"\n' for arm in arms)
+    )
     for (fold, seed), arm in itertools.product(RUNS, arms):
         run = folder / "runs" / arm / f"fold-{fold}_seed-{seed}"
         predictions = run / "predictions"

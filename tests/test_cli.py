@@ -252,7 +252,8 @@ def test_evaluate_two_folders_of_pictures(hemaseg: Verb, tmp_path: Path) -> None
         "evaluate", tmp_path / "predictions", tmp_path / "references", "-o", output, "--json"
     )
     summary = json.loads(ended.out)
-    of_subjects = {row["metric"]: row for row in summary["metrics"] if row["unit"] == "subject"}
+    rows = [row for row in summary["metrics"] if row["unit"] == "subject with lesion"]
+    of_subjects = {row["metric"]: row for row in rows}
     assert of_subjects["dice"]["mean"] == pytest.approx(2 * 8 / (16 + 8))
     assert of_subjects["hd95_mm"]["num_undefined"] == 1  # pictures know no mm
     assert pd.read_csv(output)["dice"].tolist() == [pytest.approx(2 / 3)]
@@ -324,8 +325,8 @@ SCORES = "compare --scores a=one.csv --scores b=two.csv -o new"
         ("split cohort.csv -o new.json --method site --site Q", "site 'Q' has 0 subjects"),
         ("evaluate scans scans -o new.csv --tolerance-mm inf", "'--tolerance-mm'"),
         ("evaluate scans scans -o new.csv --tolerance-mm -1", "'--tolerance-mm'"),
-        (f"{SCORES} --margin -1", "margin: found -1"),
-        (f"{SCORES} --margin nan", "margin: found nan"),
+        (f"{SCORES} --margin -1", "--margin: margin is -1.0: input should be greater than 0"),
+        (f"{SCORES} --margin nan", "margin is nan"),
         ("anova --mean 1 --sd 1 -n 9", "found 1 means"),
         ("anova --mean 1 --mean 2 --sd 1 --sd 1 -n 1", "group sizes [1, 1]"),
         ("demo -o new --num-subjects 3", "'--num-subjects'"),

@@ -106,6 +106,12 @@ def test_pairs_of_unknown_arms_are_refused() -> None:
     assert "comparison.pairs name c, expected arms: a, b" in message
 
 
+@pytest.mark.parametrize("pairs", [[["a", "a"]], [["a", "b"], ["b", "a"]]])
+def test_pairs_of_one_arm_or_twice_are_refused(pairs: list[list[str]]) -> None:
+    message = refused(study(comparison={"pairs": pairs}), StudyConfig)
+    assert "expected two different arms in each, and each pair once" in message
+
+
 def test_arm_name_that_is_no_folder_name_is_refused() -> None:
     arm = {"name": "../a", "model": "unet", "recipe": "r.toml"}
     assert "arms.0.name is '../a'" in refused(study(arms=[arm]), StudyConfig)

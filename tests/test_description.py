@@ -69,6 +69,24 @@ def test_interval_of_the_mean_is_the_bootstrap_over_subjects() -> None:
     assert (row["ci_low"], row["ci_high"]) == (interval.low, interval.high)
 
 
+def test_interval_of_the_mean_ends_where_the_metric_does() -> None:
+    """Dice of 8 subjects, one missed: the bootstrap alone says -1.6 to 0.93."""
+    dice = [0.85, 0.86, 0.87, 0.9, 0.91, 0.9, 0.88, 0.0]
+    values = pd.DataFrame({"a": dice}, index=list("abcdefgh"))
+
+    def limits(scores: pd.DataFrame, metric: str) -> list[float]:
+        rows = summary(scores, scores, metric=metric, alpha=0.05, seed=0, num_bootstrap=999)
+        low, high = rows[["ci_low", "ci_high"]].to_numpy()[0].tolist()
+        return [low, high]
+
+    alone = cluster_bootstrap_interval(dice, list(values.index), num_bootstrap=999)
+    assert alone.low < -1
+    assert limits(values, "dice") == [0.0, alone.high]
+    assert limits(values, "kappa") == [alone.low, alone.high]
+    assert limits(values - 0.8, "assd_mm")[0] == 0
+    assert limits(1 - values, "assd_mm")[1] > 1  # mm have no upper end
+
+
 def test_all_known_metrics_are_described_in_a_fixed_order() -> None:
     values = [0.2, 0.4, 0.5, 0.6] * 2
     scores = table(assd_mm=values, dice=values, iou=values, my_score=values)

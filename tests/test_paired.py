@@ -175,7 +175,9 @@ def test_undefined_scores_are_left_out_pairwise_and_counted() -> None:
     complete = compare(scores[scores["subject"] != "s03"], margin=0.02)
     assert result.pairs["p"][0] == complete.pairs["p"][0]
     assert any(
-        "Dice is undefined for 1 of 30 subjects in unet, and" in note for note in result.notes
+        note == "Dice is undefined for 1 of 30 subjects in unet, and left out: 1 for reasons that "
+        "the tables do not tell."
+        for note in result.notes
     )
     # The other arm's mean difference of its runs is over the same 29 subjects.
     assert [note for note in result.notes if note.startswith("unet minus dr_unet")] == [
@@ -199,10 +201,55 @@ def test_subjects_without_lesion_change_nothing_but_their_count() -> None:
     assert_frame_equal(result.summary.assign(**counted), without.summary)
     assert_frame_equal(result.differences, without.differences)
     assert any(
-        note == "Dice is undefined for 1 of 31 subjects in every arm, and left out; subjects "
-        "without a lesion have none."
+        note == "Dice is undefined for 1 of 31 subjects in every arm, and left out: 1 without a "
+        "lesion."
         for note in result.notes
     )
+
+
+def precision_scores() -> pd.DataFrame:
+    """Subject s0 has no lesion; a predicted nothing in s1 and s2, b nothing in s1."""
+    nan = math.nan
+    a, b = [nan, nan, nan, *[0.9, 0.8, 0.95] * 6], [0.0, nan, 0.5, *[0.7, 0.7, 0.8] * 6]
+    scores = two_arms(a, b, "precision")
+    return scores.assign(reference_pixels=[0, *[50] * 20] * 2)
+
+
+def test_a_verdict_that_leaves_out_misses_says_so() -> None:
+    """Precision knows nothing of lesions in which nothing was predicted."""
+    result = compare(precision_scores(), metric="precision", margin=0.02, num_bootstrap=999)
+    warning = (
+        " Misses do not count here: Precision is undefined, and left out, for subjects with a "
+        "lesion that was missed (a: 2, b: 1)."
+    )
+    assert result.verdict == "By mean Precision per subject, a is better than b." + warning
+    assert result.pairs["sentence"][0].endswith(warning)
+    undefined = [note for note in result.notes if "is undefined for" in note]
+    assert undefined == [
+        f"Precision is undefined for {num + 1} of 21 subjects in {arm}, and left out: 1 without a "
+        f"lesion and {num} with a lesion that was missed."
+        for num, arm in ((1, "b"), (2, "a"))
+    ]
+
+
+def test_reasons_are_told_as_far_as_columns_tell() -> None:
+    """HD95 is empty in three subjects: one missed by its Dice or empty mask, one unknown."""
+    scores = two_arms([math.nan, math.nan, *range(1, 7)], list(range(8)), "hd95_mm")
+    for known in ({"dice": [0.0, *[0.5] * 7] * 2}, {"prediction_pixels": [0, *[5] * 7] * 2}):
+        told = compare(
+            scores.assign(reference_pixels=9, **known),
+            metric="hd95_mm",
+            margin=None,
+            num_bootstrap=99,
+            higher_is_better=False,
+        )
+        assert "lesion that was missed (a: 1)." in told.verdict
+        assert any(
+            "1 with a lesion that was missed and 1 for reasons that" in note for note in told.notes
+        )
+    blind = compare(scores, metric="hd95_mm", margin=None, num_bootstrap=99, higher_is_better=False)
+    assert "missed" not in blind.verdict
+    assert any("left out: 2 for reasons that the tables" in note for note in blind.notes)
 
 
 def test_all_metrics_are_described_beside_the_one_that_is_compared() -> None:
@@ -242,6 +289,30 @@ def test_identical_arms_cannot_be_tested_and_are_not_called_equivalent() -> None
     assert "differs by 0.000 in each of 3 subjects" in pair["sentence"]
 
 
+def test_rounding_noise_is_no_difference() -> None:
+    """Differences of 1e-17, all of one sign, are those of identical files."""
+    a = np.random.default_rng(2).beta(8, 2, 20)
+    b = np.nextafter(a, 2)
+    result = compare(two_arms(list(a), list(b)), margin=0.1)
+    assert (result.differences["difference"] == 0).all()
+    assert result.pairs["verdict"].tolist() == ["undecided"]
+    assert result.pairs[["p", "tost_p", "wilcoxon_p"]].isna().all(axis=None)
+    c = two_arms(list(a), list(b)).query("arm == 'a'").assign(arm="c")
+    three = compare(pd.concat([two_arms(list(a), list(b)), c]), margin=0.1, num_bootstrap=99)
+    assert math.isnan(three.friedman.p)
+
+
+def test_a_pair_that_cannot_be_tested_does_not_ease_the_others() -> None:
+    """Three pairs were planned: the one that has a p is corrected for three."""
+    scores = study(20, 1, 1)
+    empty = scores["arm"] == "dense_unet"
+    result = compare(scores.assign(dice=scores["dice"].mask(empty)), margin=0.02)
+    pair = result.pairs.iloc[0]
+    assert result.pairs["p"].isna().tolist() == [False, True, True]
+    for name in ("p", "wilcoxon_p", "tost_p"):
+        assert pair[f"{name}_holm"] == pytest.approx(min(3 * pair[name], 1))
+
+
 @pytest.mark.parametrize(
     ("a", "b", "num"), [([0.5], [0.6], 1), ([math.nan, 0.5], [0.4, math.nan], 0)]
 )
@@ -262,7 +333,7 @@ def test_notes_tell_what_limits_the_verdict() -> None:
     few = compare(study(12, 1, 1), margin=0.1, num_bootstrap=99).notes
     assert few[0].startswith("Runs per arm: 1 (folds: 1, seeds: 1).")
     assert few[1].startswith("With one run per arm, what another training would give is unknown")
-    assert any("in every arm: 12; the error rates of the tests" in note for note in few)
+    assert any("in every arm: 12; the error rates of the tests and" in note for note in few)
     uneven = study().query("seed == 0 or fold == 0")
     assert any("tested in 1 to 2 runs" in note for note in compare(uneven, margin=0.1).notes)
 
@@ -280,20 +351,20 @@ def test_note_on_the_runs_holds_their_mean_differences() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"margin": 0.0}, r"margin: found 0\.0, expected a number above 0"),
-        ({"margin": math.nan}, "margin: found nan"),
-        ({"margin": 0.1, "alpha": 5}, "alpha: found 5, expected a number between 0 and 0.5"),
-        ({"margin": 0.1, "num_bootstrap": 9}, "num_bootstrap: found 9, expected 99 or more"),
-        ({"margin": 0.1, "pairs": [("unet", "x")]}, r"found \[\('unet', 'x'\)\], expected"),
-        ({"margin": 0.1, "pairs": [("unet", "unet")]}, r"found \[\('unet', 'unet'\)\], expected"),
+        ({"margin": 0.0}, r"margin above 0 or None, .* got 0\.0, 0\.05, 9999 and \[\]"),
+        ({"margin": math.nan}, r"got nan, 0\.05"),
+        ({"margin": 0.1, "alpha": 5}, r"got 0\.1, 5, 9999"),
+        ({"margin": 0.1, "num_bootstrap": 9}, r"got 0\.1, 0\.05, 9 and"),
+        ({"margin": 0.1, "pairs": [("unet", "x")]}, r"and \[\('unet', 'x'\)\]"),
+        ({"margin": 0.1, "pairs": [("unet", "unet")]}, r"and \[\('unet', 'unet'\)\]"),
         (
             {"margin": 0.1, "pairs": [("unet", "dr_unet"), ("dr_unet", "unet")]},
-            r"found \[\('unet', 'dr_unet'\), \('dr_unet', 'unet'\)\], expected different pairs",
+            r"different pairs out of .* and \[\('unet', 'dr_unet'\), \('dr_unet', 'unet'\)\]",
         ),
     ],
 )
 def test_impossible_plans_are_refused(arguments: dict[str, float], message: str) -> None:
-    with pytest.raises(ComparisonError, match=message):
+    with pytest.raises(ValueError, match=message):
         compare(study(), **arguments)  # type: ignore[arg-type]
 
 

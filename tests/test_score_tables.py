@@ -115,7 +115,14 @@ def test_numbers_that_are_none_are_refused_by_value(tmp_path: Path) -> None:
         ({"seed": [0, 0, 0, 1]}, "dice", "2 of 3 .*: s2 0 0 not in dr; s2 0 1 not in unet"),
         ({"dice": [0.8, 0.7, 83.6, 0.1]}, "dice", "arm dr, subject s1 is 83.6, expected 0 to 1"),
         ({"dice": [0.8, -0.1, 0.6, 0.1]}, "dice", "arm unet, subject s2 is -0.1"),
-        ({"hd95_mm": [1, 2, 3, -math.inf]}, "hd95_mm", "arm dr, subject s2 is -inf"),
+        (
+            {"hd95_mm": [1, 2, 3, -1]},
+            "hd95_mm",
+            r"s2 is -1, expected 0 or more\. Correct it \(empty if undefined, inf if missed",
+        ),
+        ({"assd_mm": [1, -2, 3, 4]}, "assd_mm", "arm unet, subject s2 is -2, expected 0 or more"),
+        ({"absolute_volume_error_ml": -9}, "absolute_volume_error_ml", "-9, expected 0 or more"),
+        ({"kappa": [1, 2, 3, -math.inf]}, "kappa", "subject s2 is -inf, expected a number or inf"),
         ({"dice": [0.8, "x", 0.6, 0.1]}, "dice", "dice must hold numbers, found 'x'"),
         ({"dice": [True, False, True, True]}, "dice", "found values of type bool"),
     ],
@@ -141,6 +148,34 @@ def test_subjects_without_lesion_have_no_score_by_metrics_of_lesions() -> None:
         score_cells(table.drop(columns="reference_pixels"), "dice").to_numpy(),
         [[0.8, 0.9], [0.0, math.nan]],
     )
+
+
+def test_only_scores_against_the_same_reference_are_compared() -> None:
+    table = scores(surface_dice=0.5)
+    for column, values, words in (
+        ("reference_pixels", [100, 90, 100, 91], "is 90 in arm unet and 91 in arm dr, .* 1 of 2 "),
+        ("reference_ml", [10, 9.0, 10, 8.9], "is 8.9 in arm dr and 9 in arm unet, expected the"),
+    ):
+        with pytest.raises(ComparisonError, match=f"{column} of subject s2 {words}"):
+            score_cells(table.assign(**{column: values}), "dice")
+    score_cells(table.assign(reference_ml=[10.004, 9, 10, math.nan]), "dice")  # as tools round
+    # Subjects may have another reference in each fold, as after a split by slices.
+    folds = pd.concat([table.assign(fold=fold, reference_pixels=fold) for fold in (1, 2)])
+    assert len(score_cells(folds, "dice")) == 4
+
+
+def test_only_surface_dice_of_one_tolerance_is_compared() -> None:
+    table = scores(surface_dice=0.5, surface_tolerance_mm=[1.0, 1.0, 2.5, 2.5])
+    with pytest.raises(ComparisonError, match=r"s1 is 1 in arm unet and 2\.5 in arm dr"):
+        score_cells(table, "surface_dice")
+    score_cells(table, "dice")
+    score_cells(table.assign(surface_tolerance_mm=[1, 1, math.nan, math.nan]), "surface_dice")
+
+
+def test_one_arm_can_tell_which_subjects_have_no_lesion() -> None:
+    table = scores(dice=[0.8, math.nan, 0.9, 0.0], reference_pixels=[9, 0, math.nan, math.nan])
+    expected = [[0.8, 0.9], [math.nan, math.nan]]
+    np.testing.assert_equal(score_cells(table, "dice").to_numpy(), expected)
 
 
 def test_long_lists_are_cut() -> None:

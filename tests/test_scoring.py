@@ -182,7 +182,7 @@ def test_a_volume(tmp_path: Path) -> None:
     assert scores.slices["slice"].tolist() == [0, 1, 2, 3]
     assert scores.slices["reference_pixels"].tolist() == [0, 0, 2, 0]
     wider = evaluate(tmp_path / "a", tmp_path / "b", tolerance_mm=5)
-    check(only_row(wider.subjects), surface_dice=1.0)
+    check(only_row(wider.subjects), surface_dice=1.0, surface_tolerance_mm=5.0)
 
 
 def test_orientation_of_the_files_does_not_matter(tmp_path: Path) -> None:

@@ -182,6 +182,33 @@ def test_other_settings_are_refused_once_the_study_has_begun(
     assert message.endswith("Choose another output folder, or delete this one.")
 
 
+def test_the_plan_cannot_change_in_the_study_file_itself_or_without_its_copy(folder: Path) -> None:
+    shutil.copytree(folder / "out" / "runs", folder / "runs")
+    shutil.copy(folder / "out" / "split.json", folder)
+    open_study(folder / "study.toml", folder)
+    (folder / "out" / "study.toml").unlink()
+    write_study(folder, {"comparison": {"margin": 0.1}})
+    for out in (folder, folder / "out"):
+        with pytest.raises(ConfigError, match=r"runs/study\.toml: .*margin 0\.05, asked for"):
+            open_study(folder / "study.toml", out)
+        with pytest.raises(ComparisonError, match="holds a study with runs of its own"):
+            compare_tables(write_scores(folder, "dice"), out)
+
+
+def test_the_report_says_fixed_before_the_first_run_only_if_it_was(folder: Path) -> None:
+    out, sentence = folder / "out", "fixed in study.toml before the first run"
+    assert sentence in write_report(out).read_text()
+    record = json.loads((out / "comparison.json").read_text())
+    (out / "comparison.json").write_text(json.dumps(record | {"margin": 0.1}))
+    assert sentence not in write_report(out).read_text()
+    # A plan that is gone is not written anew by a run that is not the first.
+    (out / "runs" / "study.toml").unlink()
+    shutil.rmtree(out / "runs" / "two" / "fold-1_seed-0")
+    again(folder)
+    assert not (out / "runs" / "study.toml").exists()
+    assert sentence not in write_report(out).read_text()
+
+
 def test_texts_and_the_place_of_the_cohort_may_change(folder: Path) -> None:
     (folder / "moved").mkdir()
     (folder / "cohort.csv").rename(folder / "moved" / "cohort.csv")
@@ -217,8 +244,8 @@ def test_another_cohort_is_refused(folder: Path) -> None:
 
 
 def test_runs_of_another_split_are_not_taken_for_those_of_this(folder: Path) -> None:
-    (folder / "out" / "study.toml").unlink()
-    (folder / "out" / "split.json").unlink()
+    for name in ("study.toml", "runs/study.toml", "split.json"):
+        (folder / "out" / name).unlink()
     write_study(folder, {"split": STUDY["split"] | {"seed": 7}})
     study = open_study(folder / "study.toml", folder / "out")
     with pytest.raises(CheckpointError, match=f"of split {study.split.sha256[:12]}"):
@@ -410,6 +437,8 @@ def test_better_is_higher_or_lower_as_the_metric_has_it(
         ("kappa", None, "metric kappa: unknown whether higher is better, known for dice, iou"),
         ("hd95_mm", True, "metric hd95_mm: lower is better, found the opposite"),
         ("dice", False, "metric dice: higher is better, found the opposite"),
+        ("volume_error_ml", False, "neither higher nor .* Compare absolute_volume_error_ml"),
+        ("volume_error_ml", None, "metric volume_error_ml: has a sign"),
     ],
 )
 def test_an_unknown_or_wrong_direction_is_refused(

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hemaseg.comparison.score_tables import LESION_METRICS
 from hemaseg.errors import EvaluationError
 from hemaseg.evaluation.tables import (
     BATCH_COLUMNS,
+    OF_LESIONS,
     SLICE_COLUMNS,
     SUBJECT_COLUMNS,
     Scores,
@@ -122,7 +124,7 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         ("metrics.csv", "0.8,", "high,", "row 2: dice 'high', expected a number, inf, or nothing"),
         ("metrics.csv", "0.8,", "nan,", "row 2: dice 'nan', expected a number"),
         ("metrics.csv", "NA,None,0,", "NA,None,,", "row 3: num_slices '', expected a whole"),
-        ("metrics.csv", "NA,None,0,", "NA,None,", "row 3: 21 fields, expected 22"),
+        ("metrics.csv", "NA,None,0,", "NA,None,", "row 3: 22 fields, expected 23"),
         ("metrics_slices.csv", "True,False", "yes,False", "row 2: has_lesion 'yes', expected True"),
         ("metrics_slices.csv", "p,p,4,", "p,p,-4,", "row 5: slice '-4', expected a whole number"),
         ("metrics_batches.csv", "1,2,0.3", "1,2.5,0.3", r"row 2: num_slices '2\.5', expected"),
@@ -139,6 +141,16 @@ def test_refuses_tables_that_were_damaged(
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(EvaluationError, match=message):
         read_scores(tmp_path / "metrics.csv")
+
+
+def test_tables_without_the_tolerance_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    scores = make_scores()
+    for table in (scores.subjects.drop(columns="surface_tolerance_mm"), scores.subjects):
+        files = write_scores(Scores(table, scores.slices, scores.batches), tmp_path / "m.csv")
+        found = read_scores(files[0]).subjects
+        assert list(found) == list(SUBJECT_COLUMNS)
+        assert found["surface_tolerance_mm"].isna().all() == (table is not scores.subjects)
+        assert found["surface_tolerance_mm"].dtype == "float64"
 
 
 def test_refuses_what_is_missing_empty_or_no_text(tmp_path: Path) -> None:
@@ -161,7 +173,8 @@ def test_summary_counts_what_is_undefined_missed_and_invented() -> None:
     assert (summary.num_slices, summary.num_slices_with_lesion) == (4, 2)
     assert (summary.num_missed_slices, summary.num_false_alarm_slices) == (1, 1)
     assert (summary.num_reference_lesions, summary.num_false_lesions) == (2, 1)
-    assert "3 subjects, 1 of them missed" in summary.sentences[0]
+    assert "2 subjects with a lesion, 1 missed" in summary.sentences[0]
+    assert "1 without, 0 of them falsely marked." in summary.sentences[0]
     assert "2 slices with a lesion, 1 missed; 2 without, 1 false alarms" in summary.sentences[1]
     assert "2 lesions, 0 detected; 1 false lesions" in summary.sentences[2]
     assert "undefined if both masks are empty" in summary.sentences[3]
@@ -175,8 +188,9 @@ def summary_row(unit: str, metric: str, scores: Scores | None = None) -> list[fl
 
 def test_summary_statistics() -> None:
     # num, num_undefined, mean, SD, median, quartiles
-    expected = [2, 1, 0.4, np.std([0.8, 0], ddof=1), 0.4, 0.2, 0.6]
-    assert summary_row("subject", "dice") == pytest.approx(expected)
+    expected = [2, 0, 0.4, np.std([0.8, 0], ddof=1), 0.4, 0.2, 0.6]
+    assert summary_row("subject with lesion", "dice") == pytest.approx(expected)
+    assert summary_row("subject", "volume_error_ml")[:3] == [3, 0, 0]
     assert summary_row("slice with lesion", "dice")[:3] == pytest.approx([2, 0, 0.3])
     np.testing.assert_equal(
         summary_row("batch", "pooled_dice"), [1, 0, 0.25, math.nan, 0.25, 0.25, 0.25]
@@ -185,20 +199,39 @@ def test_summary_statistics() -> None:
 
 def test_an_infinite_distance_makes_the_mean_infinite() -> None:
     np.testing.assert_equal(
-        summary_row("subject", "hd95_mm"), [2, 1, math.inf, math.nan, *[math.inf] * 3]
+        summary_row("subject with lesion", "hd95_mm"), [2, 0, math.inf, math.nan, *[math.inf] * 3]
     )
 
 
 def test_a_metric_that_is_never_defined() -> None:
     scores = make_scores()
     scores.subjects["assd_mm"] = math.nan
-    np.testing.assert_equal(summary_row("subject", "assd_mm", scores), [0, 3, *[math.nan] * 5])
+    np.testing.assert_equal(
+        summary_row("subject with lesion", "assd_mm", scores), [0, 2, *[math.nan] * 5]
+    )
+
+
+def test_a_false_alarm_does_not_change_the_mean_over_lesions() -> None:
+    """A subject without lesion counts 0 if the tool errs, and not at all if it does not."""
+    scores = make_scores()
+    right = summarize(scores)
+    scores.subjects.loc[1, ["dice", "hd95_mm", "prediction_pixels"]] = [0.0, math.inf, 7]
+    wrong = summarize(scores)
+    pd.testing.assert_frame_equal(right.metrics, wrong.metrics)
+    assert (right.num_falsely_marked_subjects, wrong.num_falsely_marked_subjects) == (0, 1)
+    assert (wrong.num_subjects, wrong.num_subjects_with_lesion) == (3, 2)
+
+
+def test_metrics_of_lesions_are_those_of_a_comparison() -> None:
+    assert set(OF_LESIONS) == set(LESION_METRICS)
 
 
 def test_summary_as_json_knows_undefined_from_infinite() -> None:
     content = json.loads(summarize(make_scores()).to_json())
     assert content["num_missed_subjects"] == 1
     (row,) = (
-        row for row in content["metrics"] if (row["unit"], row["metric"]) == ("subject", "hd95_mm")
+        row
+        for row in content["metrics"]
+        if (row["unit"], row["metric"]) == ("subject with lesion", "hd95_mm")
     )
     assert (row["num"], row["mean"], row["sd"], row["median"]) == (2, "inf", None, "inf")

@@ -253,6 +253,12 @@ class StudyConfig(Section):
             raise ValueError(
                 f"comparison.pairs name {', '.join(unknown)}, expected arms: {', '.join(names)}"
             )
+        pairs = self.comparison.pairs
+        if any(a == b for a, b in pairs) or len({frozenset(pair) for pair in pairs}) < len(pairs):
+            raise ValueError(
+                f"comparison.pairs are {pairs}, expected two different arms in each, and each "
+                "pair once; leave them out for all pairs"
+            )
         return self
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from hemaseg.comparison.score_tables import METRICS, score_cells
-from hemaseg.statistics.closed_forms import as_vector, moments, quartiles
+from hemaseg.comparison.score_tables import METRICS, metric_range, score_cells
+from hemaseg.metrics.surfaces import percentile
+from hemaseg.statistics.closed_forms import as_vector, moments
 from hemaseg.statistics.resampling import cluster_bootstrap_interval
 
 
@@ -44,6 +45,8 @@ def summary(
 ) -> pd.DataFrame:
     """One row per arm: the columns of ``summary.csv``, see `hemaseg.comparison.paired.Comparison`.
 
+    The interval of the mean is cut at the range of the metric.
+
     Args:
         subjects: Scores, subject x arm.
         runs: Means of the runs, run x arm.
@@ -66,10 +69,12 @@ def summary(
             num_bootstrap=num_bootstrap,
             seed=seed,
         )
+        # In few subjects with one miss, the bootstrap's limits lie far outside what a mean can be.
+        ci_low, ci_high = np.clip([interval.low, interval.high], *metric_range(metric))
         rows.append(
             {"metric": metric, "arm": arm}
             | _description(subjects[arm])
-            | {"ci_low": interval.low, "ci_high": interval.high, "run_sd": run_sds[arm]}
+            | {"ci_low": ci_low, "ci_high": ci_high, "run_sd": run_sds[arm]}
         )
     return pd.DataFrame(rows)
 
@@ -117,7 +122,9 @@ def _description(scores: "pd.Series[float]") -> dict[str, float]:
     """Counts, mean, SD and quartiles of one arm."""
     defined = as_vector(scores.dropna())
     mean, sd, _ = moments(defined)
-    q1, median, q3 = quartiles(defined)
+    q1, median, q3 = (
+        percentile(defined, percent) if len(defined) else np.nan for percent in (25, 50, 75)
+    )
     return {
         "num_subjects": len(defined),
         "num_undefined": len(scores) - len(defined),

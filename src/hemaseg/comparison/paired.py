@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hemaseg.comparison.description import describe_all, run_means, subject_means, summary
+from hemaseg.comparison.omissions import why_undefined, words_on_misses
 from hemaseg.comparison.score_tables import score_cells
 from hemaseg.comparison.verdicts import Pair, Rule, headline, notes, with_verdict
 from hemaseg.errors import ComparisonError
@@ -33,6 +34,7 @@ from hemaseg.statistics.closed_forms import (
     signed_rank,
     t_interval,
     tost,
+    without_noise,
 )
 from hemaseg.statistics.resampling import sign_flip
 
@@ -44,7 +46,8 @@ class Comparison:
     Tables (NaN is undefined; arms in the order of the scores, subjects sorted by name):
 
     - ``summary``: metric, arm, num_subjects, num_undefined, mean, sd, median, q1, q3, ci_low,
-      ci_high (bootstrap-t interval of the mean), run_sd (SD of the means of the runs).
+      ci_high (bootstrap-t interval of the mean, cut at the metric's range), run_sd (SD of the means
+      of the runs).
     - ``pairs``: the fields of `hemaseg.comparison.verdicts.Pair`.
     - ``differences``: metric, arm_a, arm_b, subject, score_a, score_b, difference.
     - ``all_metrics``: every known metric that the scores have, described but not tested; columns in
@@ -113,18 +116,23 @@ def compare(
         higher_is_better: False for distances and errors.
 
     Raises:
-        ComparisonError: The plan is impossible, or the scores are incomplete, repeated or unsound,
-            in the column of any known metric.
+        ComparisonError: The scores are incomplete, repeated or unsound, in the column of any known
+            metric.
+        ValueError: Margin, alpha or number of resamples is out of range, or a pair is none.
     """
-    _require_sound_plan(margin, alpha, num_bootstrap)
     cells = score_cells(scores, metric)
-    arm_pairs = _arm_pairs(list(cells.columns), pairs)
+    _require_sound_call(margin, alpha, num_bootstrap, pairs, list(cells.columns))
+    arm_pairs = list(pairs) or list(combinations(cells.columns, 2))
     subjects = subject_means(cells)
     runs = run_means(cells, subjects)
     by_ranks = bool(np.isinf(subjects.to_numpy()).any())
     rule = Rule(metric, higher_is_better, margin, alpha, len(arm_pairs), by_ranks)
     tested = [_tested(subjects, pair, rule, seed, num_bootstrap) for pair in arm_pairs]
-    judged = [with_verdict(pair, rule) for pair in _holm_adjusted(tested)]
+    reasons = why_undefined(scores, cells, subjects, metric)
+    judged = [
+        with_verdict(pair, rule, words_on_misses(reasons.loc[[pair.arm_a, pair.arm_b]], metric))
+        for pair in _holm_adjusted(tested)
+    ]
     return Comparison(
         metric=metric,
         higher_is_better=higher_is_better,
@@ -134,9 +142,9 @@ def compare(
         num_bootstrap=num_bootstrap,
         num_subjects=len(subjects),
         num_runs=len(runs),
-        verdict=headline(judged, rule),
-        friedman=friedman(subjects.dropna().to_numpy()),
-        notes=notes(cells, subjects, judged, rule),
+        verdict=headline(judged, rule) + words_on_misses(reasons, metric),
+        friedman=friedman(without_noise(subjects.dropna())),
+        notes=notes(cells, subjects, reasons, judged, rule),
         summary=summary(
             subjects, runs, metric=metric, alpha=alpha, seed=seed, num_bootstrap=num_bootstrap
         ),
@@ -148,36 +156,26 @@ def compare(
     )
 
 
-def _require_sound_plan(margin: float | None, alpha: float, num_bootstrap: int) -> None:
-    """Refuse numbers that a user could have typed wrongly."""
-    if margin is not None and not 0 < margin < np.inf:
-        raise ComparisonError(
-            f"margin: found {margin}, expected a number above 0. State the largest difference that "
-            "does not matter, or no margin."
+def _require_sound_call(
+    margin: float | None,
+    alpha: float,
+    num_bootstrap: int,
+    pairs: Sequence[tuple[str, str]],
+    arms: Sequence[str],
+) -> None:
+    """Refuse arguments that `hemaseg.config.StudyConfig` would have refused."""
+    distinct = {frozenset(pair) for pair in pairs if pair[0] != pair[1] and set(pair) <= set(arms)}
+    has_margin = margin is None or 0 < margin < np.inf
+    if not (has_margin and 0 < alpha < 0.5 and num_bootstrap >= 99 and len(distinct) == len(pairs)):
+        raise ValueError(
+            "margin above 0 or None, alpha between 0 and 0.5, num_bootstrap of 99 or more and "
+            f"different pairs out of {list(arms)} needed, got {margin}, {alpha}, {num_bootstrap} "
+            f"and {list(pairs)}"
         )
-    if not 0 < alpha < 0.5:
-        raise ComparisonError(
-            f"alpha: found {alpha}, expected a number between 0 and 0.5. 0.05 is usual."
-        )
-    if num_bootstrap < 99:
-        raise ComparisonError(
-            f"num_bootstrap: found {num_bootstrap}, expected 99 or more. 9999 is usual."
-        )
-
-
-def _arm_pairs(arms: list[str], pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs to test."""
-    wrong = [pair for pair in pairs if pair[0] == pair[1] or not set(pair) <= set(arms)]
-    if wrong or len({frozenset(pair) for pair in pairs}) < len(pairs):
-        raise ComparisonError(
-            f"pairs: found {wrong or list(pairs)}, expected different pairs of two different arms "
-            f"out of {arms}. Correct them, or give none for all pairs."
-        )
-    return list(pairs) or list(combinations(arms, 2))
 
 
 def _differences(subjects: pd.DataFrame, pair: tuple[str, str], metric: str) -> pd.DataFrame:
-    """One row per subject with a defined score in both arms."""
+    """One row per subject with a defined score in both arms; differences without noise."""
     arm_a, arm_b = pair
     both = subjects[[arm_a, arm_b]].dropna()
     score_a, score_b = both[arm_a].to_numpy(), both[arm_b].to_numpy()
@@ -191,7 +189,7 @@ def _differences(subjects: pd.DataFrame, pair: tuple[str, str], metric: str) -> 
             "subject": both.index,
             "score_a": score_a,
             "score_b": score_b,
-            "difference": difference,
+            "difference": without_noise(difference),
         }
     )
 

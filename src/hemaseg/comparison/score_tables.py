@@ -18,6 +18,9 @@ FRACTIONS = ("dice", "iou", "sensitivity", "precision", "surface_dice")
 LESION_METRICS = (*FRACTIONS, "hd95_mm", "assd_mm")
 """Metrics of how well a lesion was found: subjects without a lesion have none."""
 
+ERRORS = ("hd95_mm", "assd_mm", "absolute_volume_error_ml")
+"""Metrics from 0 up of which less is better; more is of `FRACTIONS`."""
+
 METRICS = (*LESION_METRICS, "volume_error_ml", "absolute_volume_error_ml")
 """All metrics that have one value per subject, as columns of a score table."""
 
@@ -88,8 +91,10 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     a mean over other subjects. False alarms have columns of their own.
 
     Args:
-        scores: One row per arm, subject, fold and seed, with these columns and the metric's;
-            ``reference_pixels`` may be missing, and all subjects then count as having a lesion.
+        scores: One row per arm, subject, fold and seed, with these columns and the metric's. Where
+            arms state ``reference_pixels``, ``reference_ml`` or (for surface Dice)
+            ``surface_tolerance_mm``, they must agree; where only some arms state the first, it
+            holds for all, and where none does, a subject counts as having a lesion.
         metric: Name of the column.
 
     Returns:
@@ -99,7 +104,7 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     Raises:
         ComparisonError: A column or key is missing, a row is repeated, a value is no number or not
             a value of the metric, there are fewer than two arms, or the arms were not all tested on
-            the same subjects in the same folds and seeds.
+            the same subjects in the same folds and seeds against the same reference.
     """
     missing = [name for name in [*KEYS, metric] if name not in scores.columns]
     if missing:
@@ -114,7 +119,7 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
             f"{blank.argmax() + 1}. Fill them in."
         )
     _require_sound_values(scores, metric)
-    table = scores[KEYS].astype(str).assign(score=_of_lesions(scores, metric))
+    table = scores[KEYS].astype(str)
     arms = list(dict.fromkeys(table["arm"]))
     if len(arms) < 2:
         raise ComparisonError(f"scores: found the arms {arms}, expected two or more. Add an arm.")
@@ -136,15 +141,47 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
             f"not tested in every arm: {_listed(lacking)}. Test all arms on the same subjects in "
             "the same runs; or take these subjects out of all arms, and report it."
         )
-    return table.pivot(index=KEYS[1:], columns="arm", values="score")[arms]
+    sizes = number_cells(scores, "reference_pixels")
+    same_masks = "Score all arms against the same reference masks"
+    _require_agreement(sizes, "reference_pixels", same_masks)
+    _require_agreement(number_cells(scores, "reference_ml"), "reference_ml", same_masks)
+    if metric == "surface_dice":
+        tolerances = number_cells(scores, "surface_tolerance_mm")
+        _require_agreement(tolerances, "surface_tolerance_mm", "Score all arms with one tolerance")
+    cells = number_cells(scores, metric)
+    if metric not in LESION_METRICS:
+        return cells
+    return cells.mask((sizes == 0).any(axis=1), axis=0)
 
 
-def _of_lesions(scores: pd.DataFrame, metric: str) -> "pd.Series[float]":
-    """The metric, without the values of subjects that have no lesion if it is one of lesions."""
-    values = scores[metric].astype(float)
-    if metric not in LESION_METRICS or "reference_pixels" not in scores.columns:
-        return values
-    return values.mask(pd.to_numeric(scores["reference_pixels"], errors="coerce") == 0)
+def number_cells(scores: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A column as a table of (subject, fold, seed) x arm; NaN where it is missing or no number.
+
+    Args:
+        scores: As for `score_cells`, without repeated rows.
+        column: Its name; may be missing.
+    """
+    numbers = pd.to_numeric(scores[column], errors="coerce") if column in scores.columns else np.nan
+    table = scores[KEYS].astype(str).assign(number=numbers)
+    cells = table.pivot(index=KEYS[1:], columns="arm", values="number").astype(float)
+    return cells[table["arm"].unique()]
+
+
+def _require_agreement(cells: pd.DataFrame, column: str, remedy: str) -> None:
+    """Refuse a column in which arms state unequal numbers of a subject."""
+    low, high = cells.min(axis=1), cells.max(axis=1)
+    # Tools round volumes; counts and tolerances are exact.
+    slack = 0.01 + 0.001 * high if column.endswith("_ml") else 0.0
+    unequal = high - low > slack
+    if unequal.any():
+        place = int(unequal.to_numpy().argmax())
+        subject, found = cells.index.tolist()[place][0], cells.iloc[place]
+        raise ComparisonError(
+            f"scores: {column} of subject {subject} is {found.min():g} in arm {found.idxmin()} and "
+            f"{found.max():g} in arm {found.idxmax()}, expected the same in all arms; so it "
+            f"is in {(~unequal).sum()} of {len(cells)} combinations of subject, fold and seed. "
+            f"{remedy}, or take the column out."
+        )
 
 
 def _require_sound_values(scores: pd.DataFrame, metric: str) -> None:
@@ -159,15 +196,32 @@ def _require_sound_values(scores: pd.DataFrame, metric: str) -> None:
             f"scores: {metric} must hold numbers, found {found}. Correct it, take the column out, "
             "or name another metric."
         )
-    low, high = (0.0, 1.0) if metric in FRACTIONS else (-np.finfo(float).max, np.inf)
-    outside = scores[(column < low) | (column > high)]
+    low, high = metric_range(metric)
+    outside = scores[(column < low) | (column > high) | (column == -np.inf)]
     if len(outside):
         first = outside.iloc[0]
+        if metric in FRACTIONS:
+            expected = "0 to 1. Correct it (divide a percentage by 100)"
+        elif metric in ERRORS:
+            expected = "0 or more. Correct it (empty if undefined, inf if missed)"
+        else:
+            expected = "a number or inf. Correct it"
         raise ComparisonError(
             f"scores: {metric} of arm {first['arm']}, subject {first['subject']} is "
-            f"{first[metric]:g}, expected {low:.3g} to {high:g}. Correct it (divide a percentage "
-            "by 100), or take the column out."
+            f"{first[metric]:g}, expected {expected}, or take the column out."
         )
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    """Smallest and largest value that the metric can have; infinite where nothing is known.
+
+    Example:
+        >>> metric_range("dice"), metric_range("hd95_mm"), metric_range("volume_error_ml")
+        ((0.0, 1.0), (0.0, inf), (-inf, inf))
+    """
+    if metric in FRACTIONS:
+        return 0.0, 1.0
+    return (0.0 if metric in ERRORS else -np.inf), np.inf
 
 
 def _listed(rows: list[list[str]]) -> str:

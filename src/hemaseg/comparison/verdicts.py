@@ -19,7 +19,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from hemaseg.comparison.score_tables import LESION_METRICS
+from hemaseg.comparison.omissions import REASONS
 from hemaseg.comparison.wording import (
     enumeration,
     format_number,
@@ -28,6 +28,7 @@ from hemaseg.comparison.wording import (
     metric_unit,
     num_decimals,
 )
+from hemaseg.statistics.closed_forms import without_noise
 from hemaseg.statistics.sample_size import (
     MAX_SUBJECTS,
     num_subjects_for_difference,
@@ -94,8 +95,14 @@ class Pair:
     takes fewer, if observed difference and SD were the true ones; NaN if more than a million."""
 
 
-def with_verdict(pair: Pair, rule: Rule) -> Pair:
-    """The pair with verdict, sentence and number of subjects to decide filled in."""
+def with_verdict(pair: Pair, rule: Rule, warning: str = "") -> Pair:
+    """The pair with verdict, sentence and number of subjects to decide filled in.
+
+    Args:
+        pair: Tested.
+        rule: Of the verdict.
+        warning: Ends the sentence; see `hemaseg.comparison.omissions.words_on_misses`.
+    """
     p = pair.wilcoxon_p_holm if rule.by_ranks else pair.p_holm
     different = p < rule.alpha
     equivalent = not rule.by_ranks and pair.tost_p_holm < rule.alpha
@@ -116,7 +123,7 @@ def with_verdict(pair: Pair, rule: Rule) -> Pair:
         sentence = f"{sentence} {advice}"
     if pair.num_undefined:
         sentence += f" Subjects left out, undefined in one arm or both: {pair.num_undefined}."
-    return replace(pair, sentence=sentence)
+    return replace(pair, sentence=sentence + warning)
 
 
 def statement(pair: Pair, rule: Rule) -> str:
@@ -171,6 +178,7 @@ def headline(pairs: Sequence[Pair], rule: Rule) -> str:
 def notes(
     cells: pd.DataFrame,
     subjects: pd.DataFrame,
+    reasons: pd.DataFrame,
     pairs: Sequence[Pair],
     rule: Rule,
 ) -> tuple[str, ...]:
@@ -179,6 +187,7 @@ def notes(
     Args:
         cells: Scores, (subject, fold, seed) x arm.
         subjects: Means over the runs, subject x arm.
+        reasons: Why subjects are undefined, of `hemaseg.comparison.omissions.why_undefined`.
         pairs: The pairs that were tested.
         rule: Of the verdict.
     """
@@ -208,15 +217,17 @@ def notes(
             "each subject counts once, as the mean over its runs."
         )
     label = metric_label(rule.metric)
-    num_undefined = subjects.isna().sum()
-    for num in sorted(set(num_undefined) - {0}):
-        arms = list(num_undefined.index[num_undefined == num])
+    for _, rows in reasons.groupby(list(REASONS)):
+        arms, counts = list(rows.index), rows.iloc[0].tolist()
         where = "every arm" if len(arms) == len(subjects.columns) else enumeration(arms)
-        reason = "; subjects without a lesion have none" if rule.metric in LESION_METRICS else ""
-        found.append(
-            f"{label} is undefined for {num} of {len(subjects)} subjects in {where}, and left "
-            f"out{reason}."
-        )
+        told = [
+            f"{num} {words}" for num, words in zip(counts, REASONS.values(), strict=True) if num
+        ]
+        if told:
+            found.append(
+                f"{label} is undefined for {sum(counts)} of {len(subjects)} subjects in {where}, "
+                f"and left out: {enumeration(told)}."
+            )
     for arm, num_infinite in np.isinf(subjects).sum().items():
         if num_infinite:
             found.append(
@@ -228,13 +239,15 @@ def notes(
     if len(subjects.dropna()) < _NUM_SIMULATED:
         found.append(
             f"Subjects with a score in every arm: {len(subjects.dropna())}; the error rates of the "
-            f"tests were checked from {_NUM_SIMULATED} on."
+            f"tests and intervals were checked from {_NUM_SIMULATED} on. In fewer, one missed "
+            "lesion makes the interval of an arm's mean so wide that it tells little."
         )
     if num_runs > 1 and not rule.by_ranks:
         for pair in pairs:
             both = subjects[[pair.arm_a, pair.arm_b]].dropna().index
             rows = cells[cells.index.isin(both, level="subject")]
-            gain = (rows[pair.arm_a] - rows[pair.arm_b]).groupby(level=["fold", "seed"]).mean()
+            by_run = (rows[pair.arm_a] - rows[pair.arm_b]).groupby(level=["fold", "seed"])
+            gain = without_noise(by_run.mean())
             found.append(
                 f"{pair.arm_a} minus {pair.arm_b}: mean difference of a run "
                 f"{_rounded(gain.min(), rule)} to {_rounded(gain.max(), rule)}, above 0 in "

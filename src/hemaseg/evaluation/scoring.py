@@ -337,6 +337,7 @@ def _subject_row(
         "num_slices": sum(len(scan.slices) for scan in scans),
         **_overlap_columns(overlap),
         **_surface_columns(distances, tolerance_mm),
+        "surface_tolerance_mm": tolerance_mm,
         "prediction_ml": prediction_ml,
         "reference_ml": reference_ml,
         "volume_error_ml": prediction_ml - reference_ml,

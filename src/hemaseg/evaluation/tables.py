@@ -20,6 +20,7 @@ from hemaseg.metrics.surfaces import percentile
 SUBJECT_COLUMNS = (
     *("subject", "site", "num_slices"),
     *("dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "surface_dice"),
+    "surface_tolerance_mm",
     *("prediction_ml", "reference_ml", "volume_error_ml", "absolute_volume_error_ml"),
     *("prediction_pixels", "reference_pixels"),
     *("num_reference_lesions", "num_detected_lesions"),
@@ -37,10 +38,8 @@ SUMMARY_COLUMNS = (
     *("unit", "metric", "num", "num_undefined"),
     *("mean", "sd", "median", "q1", "q3"),
 )
-SUMMARISED = (
-    *("dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "surface_dice"),
-    *("prediction_ml", "reference_ml", "volume_error_ml", "absolute_volume_error_ml"),
-)
+OF_LESIONS = ("dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "surface_dice")
+VOLUMES = ("prediction_ml", "reference_ml", "volume_error_ml", "absolute_volume_error_ml")
 EMPTY_MASK_RULES = (
     "Empty masks: Dice, IoU and surface Dice are undefined if both masks are empty and 0 if one "
     "is; distances undefined if both, infinite if one; sensitivity is undefined without reference, "
@@ -49,6 +48,7 @@ EMPTY_MASK_RULES = (
 
 _TEXTS = ("subject", "site", "scan")
 _STATEMENTS = ("has_lesion", "false_alarm")
+_NEW = ("surface_tolerance_mm",)  # tables of earlier versions lack it: then undefined
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +71,15 @@ class Summary:
     """What the tables of scores say in short.
 
     Attributes:
-        metrics: `SUMMARY_COLUMNS`, one row per unit (`subject`, `slice with lesion`, `batch`) and
-            metric. `num` values are defined and `num_undefined` are not; the rest describes the
-            defined ones. The mean is infinite as soon as one value is, and the SD then undefined.
+        metrics: `SUMMARY_COLUMNS`, one row per unit (`subject with lesion`, for volumes `subject`,
+            `slice with lesion`, `batch`) and metric. `num` values are defined and `num_undefined`
+            are not; the rest describes the defined ones. The mean is infinite as soon as one value
+            is, and the SD then undefined. Subjects and slices without lesion have a score only
+            where something was marked, so that they would count only if the tool errs.
         num_subjects: Subjects that were scored.
+        num_subjects_with_lesion: Those with a lesion.
         num_missed_subjects: Those with a lesion of which not a voxel was found.
+        num_falsely_marked_subjects: Those without lesion in whom one was predicted.
         num_slices: Slices that were scored.
         num_slices_with_lesion: Those with a lesion.
         num_missed_slices: Slices with a lesion of which not a pixel was found.
@@ -87,7 +91,9 @@ class Summary:
 
     metrics: pd.DataFrame
     num_subjects: int
+    num_subjects_with_lesion: int
     num_missed_subjects: int
+    num_falsely_marked_subjects: int
     num_slices: int
     num_slices_with_lesion: int
     num_missed_slices: int
@@ -101,8 +107,10 @@ class Summary:
         """The counts in words, and the rules for empty masks."""
         num_without = self.num_slices - self.num_slices_with_lesion
         return (
-            f"{self.num_subjects} subjects, {self.num_missed_subjects} of them missed "
-            "(a lesion of which not a voxel was found).",
+            f"{self.num_subjects_with_lesion} subjects with a lesion, {self.num_missed_subjects} "
+            "missed (not a voxel of it was found); "
+            f"{self.num_subjects - self.num_subjects_with_lesion} without, "
+            f"{self.num_falsely_marked_subjects} of them falsely marked.",
             f"{self.num_slices_with_lesion} slices with a lesion, {self.num_missed_slices} missed; "
             f"{num_without} without, {self.num_false_alarm_slices} false alarms.",
             f"{self.num_reference_lesions} lesions, {self.num_detected_lesions} detected; "
@@ -160,6 +168,8 @@ def write_scores(scores: Scores, path: Path) -> tuple[Path, Path, Path]:
 def read_scores(path: Path) -> Scores:
     """The tables that `write_scores` wrote, with exactly the same numbers.
 
+    Tables of earlier versions lack the tolerance of surface Dice, which is then undefined.
+
     Args:
         path: `NAME.csv`.
 
@@ -179,14 +189,19 @@ def summarize(scores: Scores) -> Summary:
     """Means, spreads and counts of a set of scores."""
     subjects, slices, batches = scores.subjects, scores.slices, scores.batches
     with_lesion = slices[slices["has_lesion"]]
+    has_lesion = subjects["reference_pixels"] > 0
+    ill = subjects[has_lesion]
     rows = (
-        [_describe("subject", name, subjects[name]) for name in SUMMARISED]
-        + [_describe("slice with lesion", name, with_lesion[name]) for name in SUMMARISED[:4]]
+        [_describe("subject with lesion", name, ill[name]) for name in OF_LESIONS]
+        + [_describe("subject", name, subjects[name]) for name in VOLUMES]
+        + [_describe("slice with lesion", name, with_lesion[name]) for name in OF_LESIONS[:4]]
         + [_describe("batch", name, batches[name]) for name in ("dice", "pooled_dice")]
     )
     return Summary(
         metrics=pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)),
         num_subjects=len(subjects),
+        num_subjects_with_lesion=len(ill),
+        num_falsely_marked_subjects=int((subjects.loc[~has_lesion, "prediction_pixels"] > 0).sum()),
         num_missed_subjects=_num_missed(subjects),
         num_slices=len(slices),
         num_slices_with_lesion=len(with_lesion),
@@ -253,18 +268,18 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         raise EvaluationError(
             f"{path}: cannot be read ({error}), expected a table of scores. {remedy}"
         ) from error
-    if tuple(header) != columns:
+    found = tuple(header)
+    if found not in (columns, tuple(name for name in columns if name not in _NEW)):
         raise EvaluationError(
             f"{path}: columns {', '.join(header)}, expected {', '.join(columns)}. {remedy}"
         )
     rows = []
     for number, line in enumerate(lines, start=2):
         try:
-            if len(line) != len(columns):
-                raise ValueError(f"{len(line)} fields, expected {len(columns)}")
-            rows.append(
-                {name: _parsed(name, text) for name, text in zip(columns, line, strict=True)}
-            )
+            if len(line) != len(found):
+                raise ValueError(f"{len(line)} fields, expected {len(found)}")
+            row = {name: _parsed(name, text) for name, text in zip(found, line, strict=True)}
+            rows.append(dict.fromkeys(_NEW, math.nan) | row)
         except ValueError as error:
             raise EvaluationError(f"{path}: row {number}: {error}. {remedy}") from error
     return score_table(rows, columns)

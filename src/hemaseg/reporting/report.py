@@ -63,6 +63,7 @@ def write_report(study_folder: Path) -> Path:
 
     Raises:
         SplitError: `split.json` is damaged or edited.
+        ConfigError: `runs/study.toml` is damaged.
         ComparisonError: A file is missing, damaged, lacks a column, or speaks of an arm or metric
             that the others do not know; or the report cannot be written.
         ScanError: An image or mask of an example cannot be read.

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from hemaseg.cohorts.split import Split, read_split
+from hemaseg.config import StudyConfig, read_config
 from hemaseg.errors import ComparisonError
 
 ReadT = TypeVar("ReadT")
@@ -122,6 +124,8 @@ class StudyFolder:
         arms: All arms, in the order of `summary.csv`.
         settings: Path in the study folder and content of `study.toml` and of one `config.toml` per
             arm.
+        is_as_planned: Whether the comparison is that of the settings which were kept before the
+            first run; false where none were.
     """
 
     path: Path
@@ -130,6 +134,7 @@ class StudyFolder:
     provenance: Provenance | None
     split: Split | None
     settings: tuple[tuple[str, str], ...]
+    is_as_planned: bool
     scores: pd.DataFrame
     slices: pd.DataFrame | None
     training: pd.DataFrame | None
@@ -154,6 +159,7 @@ def read_study_folder(folder: Path) -> StudyFolder:
         ComparisonError: A file is missing, damaged, lacks a column, or speaks of an arm or metric
             that the others do not know.
         SplitError: `split.json` is damaged or edited.
+        ConfigError: `runs/study.toml` is damaged.
     """
     if not folder.is_dir():
         raise ComparisonError(f"{folder}: no such folder, expected a study. Check the path.")
@@ -161,6 +167,7 @@ def read_study_folder(folder: Path) -> StudyFolder:
     summary = read_table(folder / "summary.csv")
     of_metric = summary["metric"] == comparison.metric
     scores = read_table(folder / "scores.csv", comparison.metric)
+    pairs = read_table(folder / "pairs.csv")
     study = StudyFolder(
         path=folder,
         arms=tuple(summary.loc[of_metric, "arm"]),
@@ -168,13 +175,14 @@ def read_study_folder(folder: Path) -> StudyFolder:
         provenance=_if_there(_read_json, folder / "provenance.json", Provenance),
         split=_if_there(read_split, folder / "split.json"),
         settings=_read_settings(folder, scores),
+        is_as_planned=_is_as_planned(folder / "runs" / "study.toml", comparison, pairs),
         scores=scores,
         slices=_if_there(read_table, folder / "scores_slices.csv"),
         training=_if_there(read_table, folder / "training.csv"),
         time_to_dice=_if_there(read_table, folder / "time_to_dice.csv"),
         costs=_if_there(read_table, folder / "costs.csv"),
         summary=summary,
-        pairs=read_table(folder / "pairs.csv"),
+        pairs=pairs,
         differences=read_table(folder / "differences.csv"),
         all_metrics=_if_there(read_table, folder / "all_metrics.csv"),
         table1=_if_there(read_table, folder / "table1.csv"),
@@ -195,6 +203,22 @@ def _read_settings(folder: Path, scores: pd.DataFrame) -> tuple[tuple[str, str],
         f"{run_path(*run)}/config.toml" for run in first_runs[[*RUN]].to_numpy()
     ]
     return tuple((path, _read_text(folder / path)) for path in paths if (folder / path).exists())
+
+
+def _is_as_planned(path: Path, comparison: ComparisonRecord, pairs: pd.DataFrame) -> bool:
+    """Whether metric, margin, level and pairs are those of the plan, if there is one."""
+    if not path.exists():
+        return False
+    study = read_config(path, StudyConfig)
+    plan = study.comparison
+    planned = plan.pairs or list(combinations([arm.name for arm in study.arms], 2))
+    tested = pairs[pairs["metric"] == comparison.metric]
+    return (plan.metric, plan.margin, plan.alpha, set(planned)) == (
+        comparison.metric,
+        comparison.margin,
+        comparison.alpha,
+        set(zip(tested["arm_a"], tested["arm_b"], strict=True)),
+    )
 
 
 def run_path(arm: str, fold: str, seed: str) -> str:

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 _MAX_EXACT_RANKS = 49  # R's limit for the exact signed-rank distribution
+_ROUNDING = 10 * np.finfo(float).eps  # standard error of values that are constant, over their mean
+_NUM_DECIMALS = 12  # scores have fewer digits; what differs by less is noise
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,16 @@ def as_vector(values: ArrayLike) -> NDArray[np.float64]:
     return vector
 
 
+def without_noise(values: ArrayLike) -> NDArray[np.float64]:
+    """The values rounded to 12 decimals, so that what only binary arithmetic made differ is equal.
+
+    Example:
+        >>> 0.8 - 0.7 == 0.7 - 0.6, len(set(without_noise([0.8 - 0.7, 0.7 - 0.6]).tolist()))
+        (False, 1)
+    """
+    return np.round(np.asarray(values, dtype=float), _NUM_DECIMALS)
+
+
 def require_fraction(value: float) -> float:
     """The value, if it lies in (0, 1)."""
     if not 0 < value < 1:
@@ -111,7 +123,7 @@ def moments(vector: NDArray[np.float64]) -> tuple[float, float, float]:
         return mean, math.nan, math.nan
     sd = float(vector.std(ddof=1))
     standard_error = sd / math.sqrt(len(vector))
-    constant = standard_error <= 10 * np.finfo(float).eps * abs(mean)
+    constant = standard_error <= _ROUNDING * abs(mean)
     return mean, sd, math.nan if constant else standard_error
 
 
@@ -119,7 +131,8 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Holm's step-down adjusted p-values, in the order given.
 
     The i-th smallest of m is multiplied by m - i + 1, made monotone, and cut at 1. A NaN stays NaN
-    and does not count in m: a test that could not be made is not a test (as R's ``p.adjust``).
+    and counts in m: that a test could not be made must not make the others easier (as R's
+    ``p.adjust`` does if ``n`` is the planned number).
 
     Args:
         p_values: Any number of p-values in [0, 1] or NaN.
@@ -132,32 +145,10 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     if p.ndim != 1 or ((p < 0) | (p > 1)).any():
         raise ValueError(f"p_values must be one row of numbers in [0, 1] or NaN, got {p_values!r}")
     order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
-    factors = np.arange(len(order), 0, -1)
+    factors = len(p) - np.arange(len(order))
     adjusted = np.full_like(p, np.nan)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
     return adjusted
-
-
-def quartiles(values: ArrayLike) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile, interpolated linearly (type 7 of R).
-
-    Infinite values are allowed, and between a finite and an infinite one lies infinity; NaN without
-    values.
-
-    Example:
-        >>> quartiles([1.0, 2.0, 3.0, 5.0, math.inf])
-        (2.0, 3.0, 5.0)
-    """
-    vector = as_vector(values)
-    if not len(vector):
-        return np.nan, np.nan, np.nan
-    quarters = [0.25, 0.5, 0.75]
-    lower = np.quantile(vector, quarters, method="lower")
-    upper = np.quantile(vector, quarters, method="higher")
-    with np.errstate(invalid="ignore"):  # between infinities, replaced in the next line
-        between = np.quantile(vector, quarters)
-    q1, median, q3 = np.where((lower == upper) | np.isinf(upper), upper, between).tolist()
-    return q1, median, q3
 
 
 def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
@@ -221,9 +212,8 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
 
     Zero differences are dropped (as Wilcoxon did, and R does). Up to 49 differences without a zero
     or a tie the distribution is exact, otherwise normal with tie and continuity correction, as in
-    R. Infinite differences are allowed and take the highest ranks, tied with each other.
-    Differences are first rounded to 12 decimals, so that 0.8 - 0.7 and 0.7 - 0.6 are the tie that
-    they should be.
+    R. Infinite differences are allowed and take the highest ranks, tied with each other. Give the
+    differences `without_noise`: 0.8 - 0.7 and 0.7 - 0.6 are no tie in binary arithmetic.
 
     Returns:
         NaN (and 0 ``num_nonzero``) where no difference is other than zero.
@@ -232,7 +222,7 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
         >>> signed_rank([1.0, 2.0, 3.0, -4.0])  # ranks 1 + 2 + 3 against 4
         SignedRank(num_nonzero=4, statistic=6.0, p=0.875, rank_biserial=0.2)
     """
-    vector = np.round(as_vector(differences), 12)
+    vector = as_vector(differences)
     nonzero = vector[vector != 0]
     if not len(nonzero):
         return SignedRank(0, math.nan, math.nan, math.nan)
@@ -247,6 +237,8 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
 
 def friedman(scores: ArrayLike) -> Friedman:
     """Friedman's test over subjects (rows) and three or more arms (columns), corrected for ties.
+
+    Give the scores `without_noise`, so that ties are ties.
 
     Returns:
         NaN for fewer than three arms (use a paired test), no subject, or where every subject has
@@ -286,6 +278,8 @@ def anova(groups: Sequence[ArrayLike]) -> Anova:
 def anova_from_moments(means: Sequence[float], sds: Sequence[float], nums: Sequence[int]) -> Anova:
     """One-way ANOVA of two or more groups of which mean, SD (n - 1) and size are known.
 
+    An SD that has a standard error of at most 10 machine epsilons of its mean is taken as zero.
+
     Returns:
         NaN for f and p where all SDs are zero.
 
@@ -307,7 +301,8 @@ def anova_from_moments(means: Sequence[float], sds: Sequence[float], nums: Seque
         )
     df_between, df_within = len(mean) - 1, int(num.sum()) - len(mean)
     between = float(num @ (mean - num @ mean / num.sum()) ** 2) / df_between
-    within = float((num - 1) @ sd**2) / df_within
+    is_zero = sd / np.sqrt(num) <= _ROUNDING * np.abs(mean)
+    within = float((num - 1) @ np.where(is_zero, 0, sd) ** 2) / df_within
     f = between / within if within > 0 else math.nan
     return Anova(f, float(stats.f.sf(f, df_between, df_within)), df_between, df_within)
 

@@ -26,7 +26,7 @@ from hemaseg.studies.runs import (
     is_trained,
     require_memory_of_all,
 )
-from hemaseg.studies.study import Study, is_higher_better
+from hemaseg.studies.study import Study, is_higher_better, keep_plan
 
 Progress = Callable[[str, float, int], None]
 """Called with what is being done, and how many runs (parts of runs count) are done and to do."""
@@ -85,6 +85,7 @@ def run_study(
     missing = [run for run in study.runs if not is_complete(run, study.split)]
     untrained = [run for run in missing if not is_trained(run, study.split)]
     require_memory_of_all(untrained, num_jobs)
+    keep_plan(study)
     if num_jobs > 1:
         failed = _run_at_once(study, missing, num_jobs, progress, tracking.names)
     else:
@@ -144,6 +145,7 @@ def run_one(
             f"--run {number}: no such run, expected 1 to {len(study.runs)}. --missing lists them."
         )
     run = study.runs[number - 1]
+    keep_plan(study)
     if not is_complete(run, study.split):
         # Whether others run meanwhile, only who called us knows.
         _complete(study, run, _reporter(run, 0, 1, progress), tracking, is_alone=False)

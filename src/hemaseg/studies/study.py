@@ -2,6 +2,7 @@
 
     OUT/
       study.toml  split.json  provenance.json
+      runs/study.toml               the settings, kept when the first run began
       runs/ARM/fold-F_seed-S/       one run folder each, with predictions/ and metrics*.csv
                                     (and run.lock, log.txt; see `running`)
       slices/                       decoded slices, until all runs are complete
@@ -29,8 +30,9 @@ from hemaseg.cohorts.split import (
 )
 from hemaseg.cohorts.table import Cohort, read_cohort
 from hemaseg.comparison.paired import Comparison, compare, write_comparison, write_table
-from hemaseg.comparison.score_tables import FRACTIONS, read_score_tables
+from hemaseg.comparison.score_tables import ERRORS, FRACTIONS, read_score_tables
 from hemaseg.config import (
+    ComparisonConfig,
     ModelConfig,
     Recipe,
     RunConfig,
@@ -38,6 +40,7 @@ from hemaseg.config import (
     SplitConfig,
     StudyConfig,
     differences,
+    parse_config,
     read_config,
     write_config,
 )
@@ -45,8 +48,8 @@ from hemaseg.errors import ComparisonError, ConfigError, SplitError
 from hemaseg.studies.provenance import write_provenance
 from hemaseg.studies.runs import PlannedRun, require_trainable
 
-ERRORS = ("hd95_mm", "assd_mm", "absolute_volume_error_ml")
-"""Metrics of which less is better; more is of `FRACTIONS`."""
+PLAN = "runs/study.toml"
+"""In a study folder: its settings, as they were before the first run; written once."""
 
 MAY_CHANGE = {"name", "description", "data_notice", "cohort", "recipe.description"}
 """Settings that decide no number (the cohort's content has a hash), so a study may have others when
@@ -93,8 +96,10 @@ def open_study(path: Path, folder: Path) -> Study:
     recipes = {arm.recipe: read_config(path.parent / arm.recipe, Recipe) for arm in config.arms}
     _require_comparable(config, cohort, path)
     has_begun, stored = (folder / "runs").exists(), folder / "study.toml"
-    if has_begun and stored.exists():
-        _require_same(config, stored)
+    # Studies of earlier versions kept no plan.
+    for kept in (folder / PLAN, stored) if has_begun else ():
+        if kept.exists():
+            _require_same(config, kept)
     split = _kept_split(folder, cohort) if has_begun else None
     split = split or make_split(cohort, config.split)
     _require_lesions(split, cohort)
@@ -126,14 +131,14 @@ def open_study(path: Path, folder: Path) -> Study:
     return Study(path, config, cohort, split, runs, folder)
 
 
+def keep_plan(study: Study) -> None:
+    """Write the settings where nobody edits them, before the first run of all."""
+    if not any(run.folder.exists() for run in study.runs):
+        write_config(study.config, study.folder / PLAN)
+
+
 def _require_comparable(config: StudyConfig, cohort: Cohort, path: Path) -> None:
     """Refuse a comparison that no training can make possible."""
-    pairs = config.comparison.pairs
-    if any(a == b for a, b in pairs) or len({frozenset(pair) for pair in pairs}) < len(pairs):
-        raise ConfigError(
-            f"{path}: comparison.pairs are {pairs}, expected two different arms in each, and each "
-            "pair once. Correct them, or leave them out for all pairs."
-        )
     metric, marked = config.comparison.metric, cohort.marked().images
     num_unknown = sum(image.spacing_mm is None for image in marked)
     if num_unknown and metric in ("surface_dice", "hd95_mm", "assd_mm"):
@@ -203,10 +208,11 @@ def compare_tables(
             errors.
 
     Raises:
+        ConfigError: The margin is not above 0.
         ComparisonError: A table is wrong, the tables do not match, the folder holds runs or one of
-            the tables, or the direction of the metric is unknown or wrong.
+            the tables, or the direction of the metric is unknown, wrong, or there is none.
     """
-    if (folder / "study.toml").exists():
+    if (folder / "study.toml").exists() or (folder / "runs").exists():
         raise ComparisonError(
             f"{folder}: holds a study with runs of its own, expected a folder without. "
             "Choose another output folder."
@@ -217,6 +223,8 @@ def compare_tables(
             f"{joined}: is one of the tables to compare, expected a name that is free for all of "
             "them together. Choose another output folder."
         )
+    if margin is not None:
+        parse_config({"margin": margin}, ComparisonConfig, source="--margin")
     scores = read_score_tables(tables)
     direction = is_higher_better(metric, higher_is_better)
     comparison = compare(scores, metric=metric, margin=margin, higher_is_better=direction)
@@ -229,6 +237,11 @@ def compare_tables(
 
 def is_higher_better(metric: str, said: bool | None) -> bool:
     """Whether a higher value is better: known for metrics that hemaseg writes, else as said."""
+    if metric == "volume_error_ml":
+        raise ComparisonError(
+            f"metric {metric}: has a sign, so that neither higher nor lower is better, expected a "
+            "metric that has a better direction. Compare absolute_volume_error_ml."
+        )
     known = True if metric in FRACTIONS else False if metric in ERRORS else said
     if known is None:
         raise ComparisonError(
