@@ -174,8 +174,6 @@ def models(as_json: AsJson = False) -> None:
             f"{one.modality or 'CT or MRI'} at {one.image_size}x{one.image_size}, "
             f"{one.num_bytes:,} bytes,\nSHA-256 {one.sha256}"
         )
-    if not shipped:
-        typer.echo("\nNo weights ship with this version.")
 
 
 @app.command()
