@@ -101,7 +101,7 @@ STATISTICS_OF_NONE = {"num": 5, "center": {}, "spread": {}, "limit": 4.0}
             '"vnet" is unknown, expected one of .*of another version; restore or',
         ),
         ("image_size", 0, "image_size: Input should be greater than 0"),
-        ("image_size", 33, "image_size: 33, expected a multiple of 32 for dr_unet"),
+        ("image_size", 33, "image_size is 33, expected a multiple of 32 for model dr_unet"),
         ("threshold", 7.0, "threshold: Input should be less than or equal to 1"),
         ("temperature", 0.0, "temperature: Input should be greater than 0"),
         ("temperature", -2.0, "temperature: Input should be greater than 0"),

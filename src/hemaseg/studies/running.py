@@ -14,7 +14,6 @@ from itertools import chain
 
 from hemaseg.comparison.paired import Comparison, compare, paper_analysis, write_comparison
 from hemaseg.errors import ConfigError, HemasegError, TrainingError
-from hemaseg.studies.claim import claim
 from hemaseg.studies.gathering import gather
 from hemaseg.studies.jobs import Job, run_jobs
 from hemaseg.studies.provenance import write_provenance
@@ -27,6 +26,7 @@ from hemaseg.studies.runs import (
     require_memory_of_all,
 )
 from hemaseg.studies.study import Study, is_higher_better
+from hemaseg.training.claim import claim
 
 Progress = Callable[[str, float, int], None]
 """Called with what is being done, and how many runs (parts of runs count) are done and to do."""

@@ -17,16 +17,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from hemaseg.cohorts.split import (
-    Split,
-    parts,
-    read_split,
-    split_folds,
-    split_holdout,
-    split_site,
-    split_slices,
-    write_split,
-)
+from hemaseg.cohorts.split import Split, make_split, parts, read_split, write_split
 from hemaseg.cohorts.table import Cohort, read_cohort
 from hemaseg.comparison.paired import Comparison, compare, write_comparison, write_table
 from hemaseg.comparison.score_tables import FRACTIONS, read_score_tables
@@ -35,7 +26,6 @@ from hemaseg.config import (
     Recipe,
     RunConfig,
     Section,
-    SplitConfig,
     StudyConfig,
     differences,
     read_config,
@@ -43,7 +33,7 @@ from hemaseg.config import (
 )
 from hemaseg.errors import ComparisonError, ConfigError, SplitError
 from hemaseg.studies.provenance import write_provenance
-from hemaseg.studies.runs import PlannedRun, require_trainable
+from hemaseg.studies.runs import PlannedRun
 
 ERRORS = ("hd95_mm", "assd_mm", "absolute_volume_error_ml")
 """Metrics of which less is better; more is of `FRACTIONS`."""
@@ -88,6 +78,8 @@ def open_study(path: Path, folder: Path) -> Study:
         ConfigError: A file is wrong, a network cannot be built, or OUT holds another study.
         CohortError, SplitError: The cohort is wrong, or cannot be split as asked.
     """
+    from hemaseg.training.requirements import require_trainable
+
     config = read_config(path, StudyConfig)
     cohort = read_cohort(path.parent / config.cohort)
     recipes = {arm.recipe: read_config(path.parent / arm.recipe, Recipe) for arm in config.arms}
@@ -167,21 +159,6 @@ def _require_lesions(split: Split, cohort: Cohort) -> None:
                     f"{fold}, expected at least one. Choose another seed, fewer folds or a larger "
                     "share for validation."
                 )
-
-
-def make_split(cohort: Cohort, config: SplitConfig) -> Split:
-    """The split that a `[split]` section describes.
-
-    Raises:
-        SplitError: The cohort is too small for it, or has no such site.
-    """
-    validation, seed = config.validation_share, config.seed
-    if config.method == "folds":
-        return split_folds(cohort, num_folds=config.num_folds, validation=validation, seed=seed)
-    if config.method == "site":
-        return split_site(cohort, site=config.site, validation=validation, seed=seed)
-    method = split_holdout if config.method == "holdout" else split_slices
-    return method(cohort, validation=validation, test=config.test_share, seed=seed)
 
 
 def compare_tables(

@@ -26,7 +26,7 @@ from hemaseg.config import IntensityConfig, ModelConfig, Positive, Section, Shar
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256, whole_file, write_text
 from hemaseg.metrics.calibration import Calibration
-from hemaseg.models.catalogue import build_model
+from hemaseg.models.catalogue import build_model, require_image_size
 from hemaseg.slices.appearance import Appearance
 
 WEIGHTS = "weights.safetensors"
@@ -272,17 +272,12 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
         )
     try:
         network = build_model(record.model.name, record.model.options)
+        require_image_size(record.model.name, record.image_size)
     except ConfigError as error:
         raise CheckpointError(
             f"{folder / MODEL}: {error}. The file is damaged or of another version; restore or "
             "train again."
         ) from error
-    if record.image_size % network.stride:
-        raise CheckpointError(
-            f"{folder / MODEL}: image_size: {record.image_size}, expected a multiple of "
-            f"{network.stride} for {record.model.name}. The file is damaged; restore or train "
-            "again."
-        )
     try:
         network.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError) as error:

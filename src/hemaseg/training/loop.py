@@ -13,7 +13,6 @@ from hemaseg.config import RunConfig, differences, read_config, write_config
 from hemaseg.errors import CheckpointError, ConfigError, TrainingError
 from hemaseg.interruption import stop_requests
 from hemaseg.metrics.calibration import Calibration
-from hemaseg.models.catalogue import model_class
 from hemaseg.slices.dataset import SliceSet
 from hemaseg.training.checkpoint import (
     MODEL,
@@ -39,6 +38,7 @@ from hemaseg.training.epochs import Epochs, rank
 from hemaseg.training.memory import Placement, place, require_memory
 from hemaseg.training.processes import ALONE, Processes
 from hemaseg.training.progress import CHECKPOINT_EVERY_S, Progress
+from hemaseg.training.requirements import require_lesions, require_size
 from hemaseg.training.resumption import (
     Checkpoint,
     RunIdentity,
@@ -128,9 +128,9 @@ def train(
         require_fitting(start, config.model)
     if recipe.slices.negative_share == 0:
         validation = validation.select(torch.nonzero(validation.has_lesion).flatten())
-    _require_lesions(training, validation)
+    require_lesions(training, validation)
     num_lesion_slices = int(training.has_lesion.sum())
-    _require_size(config, num_lesion_slices)
+    require_size(config, num_lesion_slices)
     device = choose_device(config.device)
     precision = choose_precision(recipe.training.precision, device)
     identity = RunIdentity(
@@ -154,11 +154,7 @@ def train(
             where = _resumption(checkpoint, device, processes.num)
             resumptions = (*before.resumptions, where)
     predicted_mib = require_memory(
-        config,
-        device=device,
-        precision=precision,
-        num_slices=num_lesion_slices,
-        num_processes=processes.num,
+        config, num_slices=num_lesion_slices, num_processes=processes.num
     )
     placement = Placement()
     if has_device:
@@ -325,42 +321,6 @@ def _explained(
             "--resume, on any number of processes."
         )
     return error
-
-
-def _require_lesions(training: SliceSet, validation: SliceSet) -> None:
-    for name, slices in (("training", training), ("validation", validation)):
-        if not len(slices) or not slices.has_lesion.any():
-            raise TrainingError(
-                f"the {name} set has {len(slices)} marked slices and no lesion, expected at "
-                "least one lesion. Check the masks, split again, or raise slices.image_size if "
-                "the lesions are so small that they vanish."
-            )
-
-
-def _require_size(config: RunConfig, num_lesion_slices: int) -> None:
-    """Refuse an image size that the network cannot halve, or cannot normalise a last batch of."""
-    stride = model_class(config.model.name).stride
-    recipe = config.recipe
-    size, batch_size = recipe.slices.image_size, recipe.training.batch_size
-    per_pass = recipe.training.slices_per_pass
-    if size % stride:
-        raise ConfigError(
-            f"slices.image_size is {size}, expected a multiple of {stride} for model "
-            f"{config.model.name}. Change it in the recipe."
-        )
-    # Sizes of what goes through the network at once: parts of whole batches and of the last one.
-    parts = {
-        min(batch - start, per_pass)
-        for batch in (min(batch_size, num_lesion_slices), num_lesion_slices % batch_size)
-        for start in range(0, batch, per_pass)
-    }
-    if size == stride and 1 in parts:
-        raise ConfigError(
-            f"at slices.image_size {size} the bottleneck of {config.model.name} is one pixel, and "
-            f"of {num_lesion_slices} slices in batches of {batch_size}, {per_pass} at once, one "
-            "would be alone: nothing to normalise over. Change the image size or a batch size in "
-            "the recipe."
-        )
 
 
 def _or_none(value: float) -> float | None:
