@@ -7,7 +7,8 @@
       slices/                       decoded slices, until all runs are complete
       scores.csv  scores_slices.csv  scores_batches.csv  training.csv  costs.csv
       time_to_dice.csv
-      summary.csv  pairs.csv  differences.csv  table1.csv  comparison.json
+      summary.csv  pairs.csv  differences.csv  all_metrics.csv  table1.csv  comparison.json
+      figures/  report.html         by `reporting`
 
 Score tables that exist are compared without runs, and without loading PyTorch.
 """
