@@ -12,12 +12,15 @@ from hemaseg.models.catalogue import build_model
 from hemaseg.training.checkpoint import (
     MODEL,
     WEIGHTS,
+    ModelRecord,
     load_model,
     load_start,
+    read_record,
     require_fitting,
     save_model,
     save_weights,
     software,
+    write_record,
 )
 
 MODEL_CONFIG = ModelConfig(name="dr_unet", options={"base_width": 8})
@@ -143,8 +146,15 @@ def test_float16_weights_are_rounded_and_load_as_float32(tmp_path: Path) -> None
     torch.manual_seed(0)
     network = build_model(MODEL_CONFIG.name, MODEL_CONFIG.options)
     network.train()(torch.rand(2, 1, 32, 32))
-    options = {"image_size": 32, "intensity": IntensityConfig(), "threshold": 0.5}
-    save_model(tmp_path, network, MODEL_CONFIG, **options, is_float16=True)  # type: ignore[arg-type]
+    save_model(
+        *(tmp_path, network, MODEL_CONFIG),
+        image_size=32,
+        intensity=IntensityConfig(),
+        threshold=0.5,
+    )
+    sha256 = save_weights(tmp_path, network, is_float16=True)
+    record = read_record(tmp_path / MODEL, ModelRecord)
+    write_record(record.model_copy(update={"weights_sha256": sha256}), tmp_path / MODEL)
     stored = load_file(tmp_path / WEIGHTS)
     parameters = [name for name, _ in network.named_parameters()]
     assert {stored[name].dtype for name in parameters} == {torch.float16}

@@ -184,10 +184,9 @@ def save_model(
     intensity: IntensityConfig,
     threshold: float,
     modality: str = "",
-    is_float16: bool = False,
 ) -> None:
     """Write weights (see `save_weights`) and `model.json`; each whole or not, the record last."""
-    weights_sha256 = save_weights(folder, network, is_float16=is_float16)
+    weights_sha256 = save_weights(folder, network)
     record = ModelRecord(
         model=model,
         image_size=image_size,
