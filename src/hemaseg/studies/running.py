@@ -51,8 +51,8 @@ class Tracking:
     tell: Callable[[str], None] = print
 
 
-UNTRACKED = Tracking()
-"""What most studies are."""
+NOWHERE = Tracking()
+"""Where most studies are tracked."""
 
 
 def run_study(
@@ -60,7 +60,7 @@ def run_study(
     progress: Progress | None = None,
     *,
     num_jobs: int = 1,
-    tracking: Tracking = UNTRACKED,
+    tracking: Tracking = NOWHERE,
 ) -> Comparison:
     """Train, predict and score what is missing; then gather, compare and write all tables.
 
@@ -124,7 +124,7 @@ def run_one(
     number: int,
     progress: Progress | None = None,
     *,
-    tracking: Tracking = UNTRACKED,
+    tracking: Tracking = NOWHERE,
 ) -> PlannedRun:
     """Train, predict and score one run as far as that is missing, and compare nothing.
 

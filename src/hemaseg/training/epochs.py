@@ -3,13 +3,11 @@
 It never asks which model it has: that is the fairness argument of a comparison.
 """
 
-import csv
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
-from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 
 from hemaseg.config import RunConfig, flat
 from hemaseg.errors import TrainingError
-from hemaseg.files import file_sha256, write_text
+from hemaseg.files import csv_text, file_sha256, write_text
 from hemaseg.interruption import StopRequest
 from hemaseg.metrics.calibration import Calibration
 from hemaseg.models.catalogue import build_model
@@ -307,12 +305,8 @@ class Epochs:
 
     def _write_table(self) -> None:
         if self._processes.is_first:
-            content = StringIO()
-            table = csv.DictWriter(content, list(Epoch.__dataclass_fields__), lineterminator="\n")
-            table.writeheader()
-            for row in self.state.done:
-                table.writerow({k: "" if v != v else v for k, v in asdict(row).items()})
-            write_text(self._folder / "training.csv", content.getvalue())
+            rows = map(asdict, self.state.done)
+            write_text(self._folder / "training.csv", csv_text(Epoch.__dataclass_fields__, rows))
 
     def _show(self) -> None:
         if self._progress is not None:
