@@ -43,12 +43,15 @@ def measure(
     The peak of training is also predicted.
     """
     training = TrainingConfig(
-        batch_size=batch_size, recomputes_activations=activations == RECOMPUTED
+        batch_size=batch_size,
+        precision="fp32",
+        recomputes_activations=activations == RECOMPUTED,
     )
     recipe = Recipe(description="the paper's", training=training)
     device = choose_device(device_name)
-    config = RunConfig(model=ModelConfig(name=name), recipe=recipe)
-    predicted_mib = require_memory(config, device=device, precision="fp32", num_slices=batch_size)
+    predicted_mib = require_memory(
+        RunConfig(model=ModelConfig(name=name), device=device_name, recipe=recipe)
+    )
     torch.manual_seed(0)
     network = build_model(name).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.rand(batch_size, 1, 256, 256).to(device, memory_format=torch.channels_last)

@@ -12,12 +12,15 @@ from hemaseg.models.catalogue import build_model
 from hemaseg.training.checkpoint import (
     MODEL,
     WEIGHTS,
+    ModelRecord,
     load_model,
     load_start,
+    read_record,
     require_fitting,
     save_model,
     save_weights,
     software,
+    write_record,
 )
 
 MODEL_CONFIG = ModelConfig(name="dr_unet", options={"base_width": 8})
@@ -101,7 +104,7 @@ STATISTICS_OF_NONE = {"num": 5, "center": {}, "spread": {}, "limit": 4.0}
             '"vnet" is unknown, expected one of .*of another version; restore or',
         ),
         ("image_size", 0, "image_size: Input should be greater than 0"),
-        ("image_size", 33, "image_size: 33, expected a multiple of 32 for dr_unet"),
+        ("image_size", 33, "image_size is 33, expected a multiple of 32 for model dr_unet"),
         ("threshold", 7.0, "threshold: Input should be less than or equal to 1"),
         ("temperature", 0.0, "temperature: Input should be greater than 0"),
         ("temperature", -2.0, "temperature: Input should be greater than 0"),
@@ -143,8 +146,15 @@ def test_float16_weights_are_rounded_and_load_as_float32(tmp_path: Path) -> None
     torch.manual_seed(0)
     network = build_model(MODEL_CONFIG.name, MODEL_CONFIG.options)
     network.train()(torch.rand(2, 1, 32, 32))
-    options = {"image_size": 32, "intensity": IntensityConfig(), "threshold": 0.5}
-    save_model(tmp_path, network, MODEL_CONFIG, **options, is_float16=True)  # type: ignore[arg-type]
+    save_model(
+        *(tmp_path, network, MODEL_CONFIG),
+        image_size=32,
+        intensity=IntensityConfig(),
+        threshold=0.5,
+    )
+    sha256 = save_weights(tmp_path, network, is_float16=True)
+    record = read_record(tmp_path / MODEL, ModelRecord)
+    write_record(record.model_copy(update={"weights_sha256": sha256}), tmp_path / MODEL)
     stored = load_file(tmp_path / WEIGHTS)
     parameters = [name for name, _ in network.named_parameters()]
     assert {stored[name].dtype for name in parameters} == {torch.float16}

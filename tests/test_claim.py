@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from hemaseg.errors import TrainingError
-from hemaseg.studies.claim import claim, holder
+from hemaseg.training.claim import claim, holder
 
 
 @contextmanager
 def claimed_elsewhere(folder: Path) -> Iterator["subprocess.Popen[str]"]:
     """Another process holds the folder until its input ends."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom hemaseg.studies.claim import claim\n"
+        "import sys\nfrom pathlib import Path\nfrom hemaseg.training.claim import claim\n"
         "with claim(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     with subprocess.Popen(

@@ -128,6 +128,21 @@ def test_anova_replays_table_1_of_the_paper(hemaseg: Verb, size: int, p: str) ->
     assert (result["df_between"], result["df_within"]) == (2, 3 * (size - 1))
 
 
+def test_anova_says_what_the_table_leaves_open(hemaseg: Verb) -> None:
+    lines = hemaseg("anova", *TABLE_I.split(), "-n", "64").out.splitlines()
+    assert lines[1:3] == [
+        "Rounded to 4 decimals, such means and SDs give this p with n = 63 to 65.",
+        "Group 1 minus group 2: 0.0080, 95 % interval -0.0496 to 0.0656",
+    ]
+    result = json.loads(hemaseg("anova", *TABLE_I.split(), "-n", "64", "--json").out)
+    assert result["num_consistent"] == [63, 65]
+    pairs = [(one["first"], one["second"]) for one in result["differences"]]
+    assert pairs == [(1, 2), (1, 3), (2, 3)]
+    # Of groups of several sizes, nobody knows which of them to look for.
+    sizes = ["-n", "63", "-n", "64", "-n", "65"]
+    assert "Rounded" not in hemaseg("anova", *TABLE_I.split(), *sizes).out
+
+
 def test_anova_prints_no_p_of_zero(hemaseg: Verb) -> None:
     ended = hemaseg("anova", "--mean=0.5", "--mean=0.9", "--sd=0.1", "--sd=0.1", "-n64")
     # Means 0.4 apart with SD 0.1 and n 64: F = 64 * 0.08 / 0.01.

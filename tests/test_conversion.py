@@ -203,7 +203,9 @@ def test_a_process_gets_little_and_is_not_waited_for_without_end(
 
 def test_wrong_usage_is_refused_before_the_file_is_read(tmp_path: Path) -> None:
     none = tmp_path / "none.pt"
-    with pytest.raises(ConfigError, match="image_size is 33, expected a multiple of 32 for unet"):
+    with pytest.raises(
+        ConfigError, match="image_size is 33, expected a multiple of 32 for model unet"
+    ):
         convert(none, USAGE.model_copy(update={"image_size": 33}), tmp_path / "ours")
     vast = ModelConfig(name="unet", options={"base_width": 2**40})
     with pytest.raises(ConfigError, match="no network can be that large"):

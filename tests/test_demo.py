@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from hemaseg.cli import main
-from hemaseg.cohorts.split import parts
+from hemaseg.cohorts.split import make_split, parts
 from hemaseg.cohorts.table import read_cohort
 from hemaseg.config import Recipe, StudyConfig, read_config
 from hemaseg.demo import prepare_demo
@@ -18,7 +18,6 @@ from hemaseg.errors import ConfigError
 from hemaseg.models.catalogue import MODELS
 from hemaseg.phantoms import writing
 from hemaseg.phantoms.heads import synthesise
-from hemaseg.studies.study import make_split
 
 MADE = cache(synthesise)
 

@@ -1,10 +1,11 @@
+import math
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemaseg.files import file_sha256, natural, whole_file, write_text
+from hemaseg.files import csv_text, file_sha256, natural, whole_file, write_text
 
 
 def test_an_error_leaves_the_old_content_and_no_rest(tmp_path: Path) -> None:
@@ -54,3 +55,9 @@ def test_natural_order_is_numeric(numbers: list[int]) -> None:
 def test_natural_order_is_total(first: str, second: str) -> None:
     assert (natural(first) == natural(second)) == (first == second)
     assert (natural(first) < natural(second)) == (not natural(second) <= natural(first))
+
+
+def test_a_table_has_its_columns_in_order_and_undefined_values_empty() -> None:
+    rows: list[dict[str, object]] = [{"b": None, "a": math.nan}, {"a": "x,y", "b": 0.5}]
+    assert csv_text(["a", "b"], rows) == 'a,b\n,\n"x,y",0.5\n'
+    assert csv_text(("a",), []) == "a\n"

@@ -46,19 +46,6 @@ def test_several_predictions_of_one_lesion_are_none_of_them_false() -> None:
     assert lesion_counts(mask("#.#..#"), reference) == LesionCounts(1, 1, 3, 0)
 
 
-@pytest.mark.parametrize(("min_overlap", "detected"), [(0.0, 1), (0.5, 1), (0.51, 0), (1.0, 0)])
-def test_overlap_threshold(min_overlap: float, detected: int) -> None:
-    counts = lesion_counts(mask("##.."), mask("####"), min_overlap=min_overlap)
-    assert counts == LesionCounts(1, detected, 1, 0)
-
-
-def test_a_fraction_equal_to_the_threshold_is_enough() -> None:
-    # 0.1 * 30 is above 3 in floating point.
-    reference = np.ones((1, 30), dtype=bool)
-    prediction = np.arange(30).reshape(1, 30) < 3
-    assert lesion_counts(prediction, reference, min_overlap=0.1).num_detected_lesions == 1
-
-
 @pytest.mark.parametrize(
     ("prediction", "reference", "expected"),
     [
@@ -133,12 +120,6 @@ def test_properties(prediction: np.ndarray, reference: np.ndarray, axes: list[in
 
 def test_counts_pool() -> None:
     assert LesionCounts(1, 1, 2, 1) + LesionCounts(3, 0, 1, 1) == LesionCounts(4, 1, 3, 2)
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
-def test_refuses_overlap_outside_0_to_1(value: float) -> None:
-    with pytest.raises(ValueError, match=f"min_overlap is {value}, expected 0"):
-        lesion_counts(REFERENCE, REFERENCE, min_overlap=value)
 
 
 def test_refuses_label_maps() -> None:

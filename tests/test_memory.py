@@ -234,7 +234,7 @@ def available(monkeypatch: pytest.MonkeyPatch, mib: float | None) -> None:
 
 
 def require(config: RunConfig, num_slices: int = 100) -> float:
-    return require_memory(config, device=CPU, precision="fp32", num_slices=num_slices)
+    return require_memory(config, num_slices=num_slices)
 
 
 def refusal(config: RunConfig) -> str:

@@ -13,17 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from medpy.metric import binary as medpy_binary
 
-from hemaseg.metrics.overlap import (
-    OverlapCounts,
-    dice,
-    iou,
-    overlap_counts,
-    precision,
-    require_masks,
-    sensitivity,
-)
-
-SCORES = {"dice": dice, "iou": iou, "sensitivity": sensitivity, "precision": precision}
+from hemaseg.metrics.overlap import OverlapCounts, dice, overlap_counts, require_masks
 
 
 @st.composite
@@ -41,24 +31,26 @@ def square(*, top: int, left: int, side: int = 4) -> np.ndarray:
 def test_squares_that_share_a_quarter() -> None:
     # 16 pixels each, 4 of them shared: union 28.
     prediction, reference = square(top=1, left=1), square(top=3, left=3)
-    assert dice(prediction, reference) == pytest.approx(8 / 32)
-    assert iou(prediction, reference) == pytest.approx(4 / 28)
-    assert sensitivity(prediction, reference) == pytest.approx(4 / 16)
-    assert precision(prediction, reference) == pytest.approx(4 / 16)
+    counts = overlap_counts(prediction, reference)
+    assert dice(prediction, reference) == counts.dice == pytest.approx(8 / 32)
+    assert counts.iou == pytest.approx(4 / 28)
+    assert counts.sensitivity == pytest.approx(4 / 16)
+    assert counts.precision == pytest.approx(4 / 16)
 
 
 def test_square_inside_a_square() -> None:
     prediction, reference = square(top=2, left=2, side=2), square(top=1, left=1, side=6)
-    assert overlap_counts(prediction, reference) == OverlapCounts(4, 0, 32)
-    assert sensitivity(prediction, reference) == pytest.approx(4 / 36)
-    assert precision(prediction, reference) == 1
+    counts = overlap_counts(prediction, reference)
+    assert counts == OverlapCounts(4, 0, 32)
+    assert counts.sensitivity == pytest.approx(4 / 36)
+    assert counts.precision == 1
 
 
 def test_concentric_balls_approach_the_closed_form() -> None:
     squared = ((np.indices((61, 61, 61)) - 30) ** 2).sum(axis=0)
     inner, outer = squared <= 20**2, squared <= 28**2
     assert dice(inner, outer) == pytest.approx(2 * 20**3 / (20**3 + 28**3), rel=5e-3)
-    assert iou(inner, outer) == pytest.approx((20 / 28) ** 3, rel=5e-3)
+    assert overlap_counts(inner, outer).iou == pytest.approx((20 / 28) ** 3, rel=5e-3)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +63,9 @@ def test_concentric_balls_approach_the_closed_form() -> None:
     ids=["both empty", "reference empty", "prediction empty"],
 )
 def test_empty_masks(prediction: bool, reference: bool, expected: dict[str, float | str]) -> None:
-    masks = np.full((2, 3), prediction), np.full((2, 3), reference)
-    for name, score in SCORES.items():
-        np.testing.assert_equal(score(*masks), float(expected[name]))
+    counts = overlap_counts(np.full((2, 3), prediction), np.full((2, 3), reference))
+    for name, value in expected.items():
+        np.testing.assert_equal(getattr(counts, name), float(value))
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (12, 20, 30)])
@@ -95,8 +87,9 @@ def test_agrees_with_medpy_and_simpleitk(shape: tuple[int, ...], density: float)
             1 - itk.GetFalseDiscoveryRate(),
         ),
     }
+    counts = overlap_counts(prediction, reference)
     for name, values in theirs.items():
-        assert values == pytest.approx([SCORES[name](prediction, reference)] * 2, rel=1e-12)
+        assert values == pytest.approx([getattr(counts, name)] * 2, rel=1e-12)
 
 
 @settings(deadline=None, max_examples=60)

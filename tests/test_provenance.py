@@ -22,10 +22,10 @@ def written(folder: Path, **parts: Any) -> dict[str, Any]:
 
 
 def test_without_cohort_there_are_time_command_and_versions(tmp_path: Path) -> None:
-    content = written(tmp_path, warnings=("Beware.",))
+    content = written(tmp_path)
     assert datetime.now(UTC) - datetime.fromisoformat(content["created"]) < timedelta(minutes=1)
     assert set(versions()) <= set(content)
-    assert content["warnings"] == ["Beware."]
+    assert content["warnings"] == []
     assert not {"cohort", "split"} & set(content)
 
 

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from hemaseg.comparison.published import difference_interval, num_consistent_with, replay_anova
+from hemaseg.comparison.published import (
+    difference_interval,
+    differences_of_pairs,
+    num_consistent_with,
+    num_decimals,
+    replay_anova,
+)
 from hemaseg.errors import ComparisonError
 
 MEANS = [0.8361, 0.8281, 0.8359]
@@ -54,6 +60,19 @@ def test_interval_agrees_with_welch_in_scipy() -> None:
     expected = test.confidence_interval(0.9)
     assert interval.low == pytest.approx(expected.low, rel=1e-8)
     assert interval.high == pytest.approx(expected.high, rel=1e-8)
+
+
+def test_each_pair_has_its_interval_but_two_groups_without_spread() -> None:
+    one, two = differences_of_pairs([0.9, 0.8, 0.7], [0.1, 0.0, 0.0], [10, 20, 30])
+    assert (one.first, one.second, two.first, two.second) == (1, 2, 1, 3)
+    assert one.difference == pytest.approx(0.1)
+    assert two.interval == difference_interval((0.9, 0.7), (0.1, 0.0), (10, 30))
+
+
+def test_decimals_of_a_table_are_those_of_its_longest_number() -> None:
+    assert [num_decimals(numbers) for numbers in ([0.5, 0.25], [3.0], [1e-05], [20.0, 1.5])] == [
+        *(2, 0, 5, 1)
+    ]
 
 
 @given(

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from hemaseg.errors import ConfigError, TrainingError
-from hemaseg.studies.claim import claim, holder
 from hemaseg.studies.running import LOG, SLICES, Tracking, run_one, run_study
-from hemaseg.studies.runs import require_memory
 from hemaseg.studies.state import run_states
 from hemaseg.studies.study import open_study
 from hemaseg.training import device
+from hemaseg.training.claim import claim, holder
+from hemaseg.training.memory import require_memory
 from small_runs import RECIPE, STUDY, write_cohort_of_heads, write_study
 
 ONE_FOLD = {"split": {"method": "holdout"}, "num_threads": 1}

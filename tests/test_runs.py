@@ -10,8 +10,8 @@ from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.split import Split, split_holdout, split_slices
 from hemaseg.cohorts.table import Cohort
 from hemaseg.config import ArmConfig, ModelConfig, Recipe, RunConfig
-from hemaseg.errors import CheckpointError, ConfigError
-from hemaseg.studies.runs import PlannedRun, complete_run, is_complete, require_trainable
+from hemaseg.errors import CheckpointError
+from hemaseg.studies.runs import PlannedRun, complete_run, is_complete
 from small_heads import write_heads
 
 
@@ -234,18 +234,3 @@ def test_a_damaged_record_is_refused(run: PlannedRun, split: Split) -> None:
     (run.folder / "run.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"run\.json.*EOF"):
         is_complete(run, split)
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        (settings("vnet"), 'model "vnet" is unknown, expected one of unet, dr_unet'),
-        (settings(base_widht=4), 'no option "base_widht", expected one of base_width'),
-        (settings(image_size=100), "image size 100x100, expected multiples of 32"),
-    ],
-)
-def test_what_cannot_be_trained_is_refused(config: RunConfig, words: str) -> None:
-    require_trainable(settings())
-    with pytest.raises(ConfigError) as caught:
-        require_trainable(config)
-    assert words in str(caught.value)

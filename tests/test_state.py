@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemaseg.studies.claim import claim
 from hemaseg.studies.running import run_one
 from hemaseg.studies.state import as_array, run_states
 from hemaseg.studies.study import Study, open_study
+from hemaseg.training.claim import claim
 from small_runs import write_cohort_of_heads, write_study
 
 

@@ -43,9 +43,11 @@ from hemaseg.training.checkpoint import (
 from hemaseg.weights import (
     CARD,
     DEFAULT,
+    DEFAULT_FOR_MRI,
     ShippedModel,
     list_shipped,
     model_folder,
+    model_folders,
     shipped_model,
     shipped_names,
 )
@@ -111,21 +113,27 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shipped(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two shipped models."""
+def two_models(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shipped")
     for name in (DEFAULT, "another"):
         SHIP.ship(run, name, card=run / CARD, folder=folder)
     return folder
 
 
+@pytest.fixture
+def shipped(two_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of shipped models, as if it held these two."""
+    monkeypatch.setattr(weights, "SHIPPED", two_models)
+    return two_models
+
+
 # What is in the package
 
 
-def test_what_ships_is_whole_small_and_has_the_default() -> None:
-    """Holds whether any weights ship or none."""
+def test_what_ships_is_whole_and_small() -> None:
     names = shipped_names()
-    assert names == [] or DEFAULT in names
+    assert names == ["ct", "mri"] == [DEFAULT, DEFAULT_FOR_MRI]
+    assert model_folders() == (weights.SHIPPED / "ct", weights.SHIPPED / "mri")
     folders = [path for path in weights.SHIPPED.iterdir() if path.is_dir()]
     assert sorted(path.name for path in folders if path.name != "__pycache__") == names
     for name in names:
@@ -151,14 +159,14 @@ def test_a_wheel_carries_the_files_of_each_model() -> None:
 
 
 def test_a_name_is_a_shipped_model_and_none_is_the_default(shipped: Path) -> None:
-    assert shipped_names(shipped) == ["another", DEFAULT]
-    assert model_folder("another", shipped=shipped) == shipped / "another"
-    assert model_folder(shipped=shipped) == shipped / DEFAULT
+    assert shipped_names() == ["another", DEFAULT]
+    assert model_folder("another") == shipped / "another"
+    assert model_folder() == shipped / DEFAULT
 
 
-def test_a_path_is_a_run_folder(shipped: Path, run: Path) -> None:
-    assert model_folder(str(run), shipped=shipped) == run
-    assert model_folder(str(run), shipped=shipped / "none") == run
+def test_a_path_is_a_run_folder(run: Path) -> None:
+    assert model_folder(str(run)) == run
+    assert model_folders(str(run)) == (run,)
 
 
 def test_a_name_goes_before_a_path_of_the_same_name(
@@ -166,10 +174,10 @@ def test_a_name_goes_before_a_path_of_the_same_name(
 ) -> None:
     (tmp_path / "another").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert model_folder("another", shipped=shipped) == shipped / "another"
-    assert model_folder("./another", shipped=shipped) == Path("another")
-    assert model_folder("another/", shipped=shipped) == Path("another")
-    assert model_folder(Path("another"), shipped=shipped) == Path("another")
+    assert model_folder("another") == shipped / "another"
+    assert model_folder("./another") == Path("another")
+    assert model_folder("another/") == Path("another")
+    assert model_folder(Path("another")) == Path("another")
 
 
 def test_what_is_neither_is_refused_with_the_names(shipped: Path, tmp_path: Path) -> None:
@@ -178,25 +186,14 @@ def test_what_is_neither_is_refused_with_the_names(shipped: Path, tmp_path: Path
         "or the path of a run folder that hemaseg train wrote"
     )
     with pytest.raises(ConfigError, match=words):
-        model_folder("nothing", shipped=shipped)
-    with pytest.raises(ConfigError, match=r"no weights ship with this version, expected the path"):
-        model_folder("nothing", shipped=tmp_path)
+        model_folder("nothing")
     (tmp_path / "weights.safetensors").write_bytes(b"")
     with pytest.raises(
         ConfigError, match=r"weights\.safetensors: is a file, expected the folder of"
     ):
-        model_folder(str(tmp_path / "weights.safetensors"), shipped=shipped)
+        model_folder(str(tmp_path / "weights.safetensors"))
     with pytest.raises(ConfigError, match="no such folder"):
-        model_folder(f"../{shipped.name}/{DEFAULT}", shipped=shipped)
-
-
-def test_without_weights_there_is_no_default(shipped: Path, tmp_path: Path, run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^no weights ship with this version .* run folder"):
-        model_folder(shipped=tmp_path)
-    assert list_shipped(tmp_path) == []
-    SHIP.ship(run, "another", card=run / CARD, folder=tmp_path)
-    with pytest.raises(ConfigError, match=f"^the default model {DEFAULT} is not .*: another, or"):
-        model_folder(shipped=tmp_path)
+        model_folder(f"../{shipped.name}/{DEFAULT}")
 
 
 # The list
@@ -205,7 +202,7 @@ def test_without_weights_there_is_no_default(shipped: Path, tmp_path: Path, run:
 def test_the_list_says_what_a_user_can_check(shipped: Path) -> None:
     folder = shipped / DEFAULT
     network, _ = load_model(folder)
-    assert list_shipped(shipped)[1] == ShippedModel(
+    assert list_shipped()[1] == ShippedModel(
         name=DEFAULT,
         network="dr_unet",
         modality="CT",
@@ -215,17 +212,20 @@ def test_the_list_says_what_a_user_can_check(shipped: Path) -> None:
         sha256=file_sha256(folder / WEIGHTS),
         is_default=True,
     )
-    assert not list_shipped(shipped)[0].is_default
+    assert not list_shipped()[0].is_default
 
 
-def test_a_damaged_model_is_named(run: Path, tmp_path: Path) -> None:
+def test_a_damaged_model_is_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
     SHIP.ship(run, "a", card=run / CARD, folder=tmp_path)
     (tmp_path / "a" / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=r"a/weights\.safetensors: no such file"):
-        list_shipped(tmp_path)
+        list_shipped()
     (tmp_path / "a" / MODEL).write_text("{")
     with pytest.raises(CheckpointError, match=r"a/model\.json: file: Invalid JSON"):
-        list_shipped(tmp_path)
+        list_shipped()
 
 
 # From a run to a shipped model
@@ -298,10 +298,7 @@ def test_the_script_prints_size_and_hash(run: Path, tmp_path: Path) -> None:
 # The command line, where only the module itself can say which folder is meant
 
 
-def test_models_lists_what_ships(
-    hemaseg: Verb, shipped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(weights, "SHIPPED", shipped)
+def test_models_lists_what_ships(hemaseg: Verb, shipped: Path) -> None:
     listed = json.loads(hemaseg("models", "--json").out)
     sha256 = file_sha256(shipped / DEFAULT / WEIGHTS)
     assert [one["name"] for one in listed["weights"]] == ["another", DEFAULT]
@@ -309,9 +306,6 @@ def test_models_lists_what_ships(
     text = hemaseg("models").out
     assert f"{DEFAULT} (default): weights that ship, of dr_unet" in text
     assert f"SHA-256 {sha256}" in text
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
-    assert json.loads(hemaseg("models", "--json").out)["weights"] == []
-    assert hemaseg("models").out.endswith("\nNo weights ship with this version.\n")
 
 
 # Cards
@@ -525,7 +519,7 @@ def test_runs_of_two_networks_have_no_mean(
 
 
 def found(voxels: NDArray[Any], modality: str) -> NDArray[np.bool_]:
-    engine, record = load_engine(model_folder("mri" if modality == "MRI" else None))
+    engine, record = load_engine(model_folder(DEFAULT_FOR_MRI if modality == "MRI" else DEFAULT))
     scale = intensity_range(voxels, modality, record.intensity, name="a head")
     p = probabilities(engine, scale.scale(voxels), record.image_size, record.temperature)
     return np.asarray(p >= record.threshold)

@@ -1,11 +1,13 @@
-"""Files written whole or not at all, their hashes, and the order of their names."""
+"""Files written whole or not at all, tables as text, hashes, and the order of names."""
 
+import csv
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
 
 PARTIAL = ".partial-"
@@ -62,6 +64,21 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """A table with a header; what is undefined, None or NaN, is an empty field.
+
+    >>> print(csv_text(["a", "b"], [{"a": 1, "b": float("nan")}]), end="")
+    a,b
+    1,
+    """
+    text = StringIO()
+    table = csv.DictWriter(text, list(columns), lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow({key: "" if value != value else value for key, value in row.items()})
+    return text.getvalue()
 
 
 def file_sha256(path: Path) -> str:

@@ -177,17 +177,44 @@ def anova(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Replay a published one-way ANOVA from its printed table."""
+    """Replay a published one-way ANOVA from its printed table, and say what it leaves open."""
     from dataclasses import asdict
 
-    from hemaseg.comparison.published import replay_anova
+    from hemaseg.comparison.published import (
+        MAX_PER_GROUP,
+        differences_of_pairs,
+        num_consistent_with,
+        num_decimals,
+        replay_anova,
+    )
 
-    result = replay_anova(mean, sd, num if len(num) > 1 else num * len(mean))
+    sizes = num if len(num) > 1 else num * len(mean)
+    result = replay_anova(mean, sd, sizes)
+    differences = differences_of_pairs(mean, sd, sizes)
+    decimals, possible = num_decimals([*mean, *sd]), list[int]()
+    if len(set(sizes)) == 1 and len(mean) <= 10:
+        possible = num_consistent_with(round(result.p, decimals), mean, sd, decimals=decimals)
     if as_json:
-        typer.echo(json.dumps(asdict(result)))
+        content = asdict(result) | {
+            "num_decimals": decimals,
+            "num_consistent": [possible[0], possible[-1]] if possible else None,
+            "differences": [asdict(difference) for difference in differences],
+        }
+        typer.echo(json.dumps(content))
         return
     p = "p < 0.0001" if result.p < 0.0001 else f"p = {result.p:.4f}"
     typer.echo(f"F({result.df_between:.0f}, {result.df_within:.0f}) = {result.f:.4f}, {p}")
+    if possible:
+        first, last = possible[0], possible[-1]
+        groups = f"{first} or more" if last == MAX_PER_GROUP else f"{first} to {last}"
+        typer.echo(
+            f"Rounded to {decimals} decimals, such means and SDs give this p with n = {groups}."
+        )
+    for one in differences:
+        typer.echo(
+            f"Group {one.first} minus group {one.second}: {one.difference:.4f}, 95 % interval "
+            f"{one.interval.low:.4f} to {one.interval.high:.4f}"
+        )
     typer.echo(
         "This test takes all observations as independent and asks only for a difference; "
         "a large p does not show that the groups are equal (docs/statistics.md)."

@@ -114,10 +114,9 @@ def split(
     force: Force = False,
 ) -> None:
     """Divide subjects into training, validation and test."""
-    from hemaseg.cohorts.split import parts, write_split
+    from hemaseg.cohorts.split import make_split, parts, write_split
     from hemaseg.cohorts.table import read_cohort
     from hemaseg.config import SplitConfig, parse_config
-    from hemaseg.studies.study import make_split
 
     require_free(output, force)
     of_method = {"num_folds": num_folds, "test_share": test_share, "site": site}
@@ -174,8 +173,6 @@ def models(as_json: AsJson = False) -> None:
             f"{one.modality or 'CT or MRI'} at {one.image_size}x{one.image_size}, "
             f"{one.num_bytes:,} bytes,\nSHA-256 {one.sha256}"
         )
-    if not shipped:
-        typer.echo("\nNo weights ship with this version.")
 
 
 @app.command()
@@ -228,9 +225,10 @@ def train(
     Under torchrun or srun, several processes train it together, one for each device.
     """
     from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
-    from hemaseg.studies.runs import require_memory, require_trainable
     from hemaseg.training.checkpoint import load_start, require_fitting
+    from hemaseg.training.memory import require_memory
     from hemaseg.training.processes import processes
+    from hemaseg.training.requirements import require_trainable
     from hemaseg.training.tracking import open_tracker
 
     if resume:
@@ -352,8 +350,8 @@ def _train(
     from hemaseg.cohorts.split import parts, read_split
     from hemaseg.cohorts.table import read_cohort
     from hemaseg.slices.dataset import load_slices
-    from hemaseg.studies.claim import claim
     from hemaseg.training import loop
+    from hemaseg.training.claim import claim
     from hemaseg.training.progress import Reading
 
     cohort, split = read_cohort(cohort_file), read_split(split_file)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hemaseg.cohorts.table import Cohort
+from hemaseg.config import SplitConfig
 from hemaseg.errors import SplitError
 from hemaseg.files import natural, write_text
 
@@ -75,6 +76,21 @@ class Parts:
     train: Cohort
     validation: Cohort
     test: Cohort
+
+
+def make_split(cohort: Cohort, config: SplitConfig) -> Split:
+    """The split that a `[split]` section describes.
+
+    Raises:
+        SplitError: The cohort is too small for it, or has no such site.
+    """
+    validation, seed = config.validation_share, config.seed
+    if config.method == "folds":
+        return split_folds(cohort, num_folds=config.num_folds, validation=validation, seed=seed)
+    if config.method == "site":
+        return split_site(cohort, site=config.site, validation=validation, seed=seed)
+    method = split_holdout if config.method == "holdout" else split_slices
+    return method(cohort, validation=validation, test=config.test_share, seed=seed)
 
 
 def split_holdout(

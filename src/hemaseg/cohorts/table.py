@@ -6,7 +6,6 @@ known, which is not the same as having a lesion: `lesion_pixels` is empty for an
 negative while indexing; its mask is empty.
 """
 
-import csv
 import hashlib
 import math
 import os
@@ -15,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 
 from hemaseg.cohorts.rows import Row, raise_problems, read_rows
 from hemaseg.errors import CohortError
-from hemaseg.files import natural, write_text
+from hemaseg.files import csv_text, natural, write_text
 from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.scans.scan import Scan, content_sha256
 
@@ -217,26 +215,21 @@ def write_cohort(cohort: Cohort, path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
     folder = path.absolute().parent
-    for image in cohort.images:
-        writer.writerow(_fields(image, folder))
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(COLUMNS, (_fields(image, folder) for image in cohort.images)))
 
 
-def _fields(image: CaseImage, folder: Path) -> list[object]:
-    """A row of `cohort.csv`; None is written as an empty field."""
+def _fields(image: CaseImage, folder: Path) -> dict[str, object]:
+    """A row of `cohort.csv`."""
     slice_mm, row_mm, column_mm = image.spacing_mm or (None, None, None)
     mask = None if image.mask is None else _relative(image.mask, folder)
-    lesion_ml = None if math.isnan(image.lesion_ml) else image.lesion_ml
-    return [
+    values = (
         *(image.subject, image.scan, image.site, image.modality, image.slice),
         *(_relative(image.image, folder), mask),
         *(image.num_rows, image.num_columns, image.num_slices),
-        *(row_mm, column_mm, slice_mm, image.lesion_pixels, lesion_ml, image.sha256),
-    ]
+        *(row_mm, column_mm, slice_mm, image.lesion_pixels, image.lesion_ml, image.sha256),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def is_cohort(path: Path) -> bool:

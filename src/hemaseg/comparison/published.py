@@ -7,7 +7,9 @@ table says is worked out in ``docs/statistics.md``.
 
 import math
 from collections.abc import Sequence
-from itertools import product
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +96,49 @@ def difference_interval(
     df = variance**2 / sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
     half = float(stats.t.ppf((1 + require_fraction(confidence)) / 2, df)) * math.sqrt(variance)
     return Interval(means[0] - means[1] - half, means[0] - means[1] + half)
+
+
+@dataclass(frozen=True)
+class PairDifference:
+    """What a table of means leaves open of two of its groups, which are numbered from 1."""
+
+    first: int
+    second: int
+    difference: float
+    interval: Interval
+
+
+def differences_of_pairs(
+    means: Sequence[float], sds: Sequence[float], n: Sequence[int]
+) -> list[PairDifference]:
+    """Difference and its 95 % interval of each two groups, but for two without any spread.
+
+    Args:
+        means: One per group.
+        sds: Sample SDs.
+        n: Observations per group.
+
+    Raises:
+        ComparisonError: As for `replay_anova`.
+    """
+    return [
+        PairDifference(
+            *(a + 1, b + 1, means[a] - means[b]),
+            difference_interval((means[a], means[b]), (sds[a], sds[b]), (n[a], n[b])),
+        )
+        for a, b in combinations(range(len(means)), 2)
+        if sds[a] or sds[b]
+    ]
+
+
+def num_decimals(numbers: Sequence[float]) -> int:
+    """To how many decimals a table was rounded: the most that one of its numbers has.
+
+    >>> num_decimals([0.1727, 0.156, 2.0])
+    4
+    """
+    exponents = (Decimal(repr(number)).normalize().as_tuple().exponent for number in numbers)
+    return max([0, *(-exponent for exponent in exponents if isinstance(exponent, int))])
 
 
 def num_consistent_with(

@@ -1,8 +1,8 @@
 """Engines: images to logits, by a network that was trained.
 
 PyTorch is always there and runs everywhere. OpenVINO runs the networks of the catalogue on CPUs,
-several times as fast (docs/performance.md); both compute in fp32 unless told otherwise, and their
-masks are the same but for a pixel in 100,000.
+1.3 to 2.8 times as fast (docs/performance.md); both compute in fp32 unless told otherwise, and
+their masks are the same but for a pixel in 100,000.
 
 Shape legend: N slices of a call, H rows, W columns (H = W).
 """

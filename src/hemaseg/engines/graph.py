@@ -1,7 +1,7 @@
 """A network of the catalogue as an OpenVINO graph, layer by layer.
 
 OpenVINO's own converter takes any PyTorch code, and two to five seconds for it; our networks are
-made of eight kinds of layers, which take about a tenth of a second. A layer of another kind is
+made of a few kinds of layers, which take about a tenth of a second. A layer of another kind is
 refused, never guessed.
 
 A concatenation is not made where it can be avoided: what follows works on its parts, and a

@@ -14,8 +14,8 @@ class EngineOptions:
 
     Attributes:
         engine: "torch", "openvino", or "auto": the fastest that can run the network on the device.
-        precision: "fp32", or "bf16": about half the time where the processor computes in it, and
-            masks that differ a little.
+        precision: "fp32", or "bf16": half to three quarters of the time where the processor
+            computes in it, and masks that differ a little.
         device: As in `RunConfig`.
 
     Raises:

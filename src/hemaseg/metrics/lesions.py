@@ -20,7 +20,7 @@ class LesionCounts:
 
     Attributes:
         num_reference_lesions: Connected components of the reference.
-        num_detected_lesions: Those of them that the prediction covers enough of.
+        num_detected_lesions: Those of them that share a voxel with the prediction.
         num_predicted_lesions: Connected components of the prediction.
         num_false_lesions: Those of them that share no voxel with the reference.
     """
@@ -39,23 +39,20 @@ class LesionCounts:
         )
 
 
-def lesion_counts(
-    prediction: np.ndarray, reference: np.ndarray, *, min_overlap: float = 0.0
-) -> LesionCounts:
+def lesion_counts(prediction: np.ndarray, reference: np.ndarray) -> LesionCounts:
     """Numbers of reference lesions that were detected and of predicted lesions that are false.
 
-    A reference lesion is detected if the prediction shares a voxel with it and covers at least
-    `min_overlap` of it. One predicted component may detect several lesions, and several may detect
-    one; a predicted component is false only if it shares no voxel with any reference lesion.
+    A reference lesion is detected if the prediction shares a voxel with it. One predicted component
+    may detect several lesions, and several may detect one; a predicted component is false only if
+    it shares no voxel with any reference lesion.
 
     Args:
         prediction: Boolean mask of any number of dimensions.
         reference: Boolean mask of the same shape.
-        min_overlap: Part of a reference lesion that must be covered, 0 (any voxel) to 1.
 
     Raises:
         TypeError: A mask is not a boolean array.
-        ValueError: The masks differ in shape, or `min_overlap` is not from 0 to 1.
+        ValueError: The masks differ in shape.
 
     Example: two lesions, one of them found, and one predicted lesion where there is none.
         >>> reference = np.array([[True, False, True, True, False, False]])
@@ -63,25 +60,14 @@ def lesion_counts(
         >>> counts = lesion_counts(prediction, reference)
         >>> counts.num_reference_lesions, counts.num_detected_lesions, counts.num_false_lesions
         (2, 1, 1)
-        >>> lesion_counts(prediction, reference, min_overlap=0.6).num_detected_lesions
-        0
     """
     require_masks(prediction, reference)
-    if not 0 <= min_overlap <= 1:
-        raise ValueError(
-            f"min_overlap is {min_overlap}, expected 0 (any shared voxel) to 1 (all voxels); "
-            "give a fraction of the lesion, not a percentage"
-        )
     predicted_labels, num_predicted = label_lesions(prediction)
     reference_labels, num_reference = label_lesions(reference)
-    # Index 0 is the background.
-    sizes = np.bincount(reference_labels.ravel(), minlength=num_reference + 1)[1:]
-    covered = np.bincount(reference_labels[prediction], minlength=num_reference + 1)[1:]
-    detected = (covered > 0) & (covered / sizes >= min_overlap)
+    # Label 0 is the background.
+    num_detected = int(np.count_nonzero(np.unique(reference_labels[prediction])))
     num_true = int(np.count_nonzero(np.unique(predicted_labels[reference])))
-    return LesionCounts(
-        num_reference, int(np.count_nonzero(detected)), num_predicted, num_predicted - num_true
-    )
+    return LesionCounts(num_reference, num_detected, num_predicted, num_predicted - num_true)
 
 
 def label_lesions(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], int]:

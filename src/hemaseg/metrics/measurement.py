@@ -46,7 +46,6 @@ class Measurement:
         b_mm: B of ABC/2.
         c_mm: C of ABC/2.
         longest_axis_mm: Largest distance in space between two points of the largest lesion.
-        centroid_mm: Centre of gravity of the whole mask, RAS.
     """
 
     volume_ml: float
@@ -59,7 +58,6 @@ class Measurement:
     b_mm: float
     c_mm: float
     longest_axis_mm: float
-    centroid_mm: tuple[float, float, float]
 
     @property
     def abc2_ml(self) -> float:
@@ -116,7 +114,6 @@ def measure(
     areas = np.count_nonzero(mask, axis=(1, 2))
     box = ndimage.find_objects(mask.view(np.uint8))
     lesions_ml, a_mm, b_mm, c_mm, longest_mm = [], math.nan, math.nan, math.nan, math.nan
-    centroid_mm = (math.nan, math.nan, math.nan)
     if box:
         labels, sizes = lesion_sizes(mask[box[0]], shares[box[0][0]])
         lesions_ml = np.sort(sizes * voxel_ml)[::-1].tolist()
@@ -128,7 +125,6 @@ def measure(
             thickness_mm = voxel_ml * 1000 / pixel_mm2 * shares
             c_mm = _weighted_extent(largest, thickness_mm[box[0][0]])
             longest_mm = _longest_axis(largest, edges[box[0][0].start :], steps)
-            centroid_mm = _centroid(mask, affine, shares, edges)
     return Measurement(
         volume_ml=float(areas @ shares) * voxel_ml,
         num_voxels=int(areas.sum()),
@@ -140,7 +136,6 @@ def measure(
         b_mm=b_mm,
         c_mm=c_mm,
         longest_axis_mm=longest_mm,
-        centroid_mm=centroid_mm,
     )
 
 
@@ -222,22 +217,6 @@ def _longest_axis(
     corners = _corners(lesion).astype(np.float64)
     corners[:, 0] = edges[corners[:, 0].astype(np.intp)]
     return float(pdist(_hull(corners) @ steps.T).max())
-
-
-def _centroid(
-    mask: NDArray[np.bool_],
-    affine: NDArray[np.float64],
-    shares: NDArray[np.float64],
-    edges: NDArray[np.float64],
-) -> tuple[float, float, float]:
-    rows, columns = np.arange(mask.shape[1]), np.arange(mask.shape[2])
-    by_row, by_column = np.count_nonzero(mask, axis=2), np.count_nonzero(mask, axis=1)
-    weights = by_row.sum(axis=1) * shares
-    # The middle of a slice that reaches farther up than down is not at its coordinate.
-    middles = (edges[:-1] + edges[1:]) / 2
-    place = np.array([weights @ middles, shares @ by_row @ rows, shares @ by_column @ columns])
-    x, y, z = affine[:3, :3] @ (place / weights.sum()) + affine[:3, 3]
-    return float(x), float(y), float(z)
 
 
 def _diameters(lesion: NDArray[np.bool_], steps: NDArray[np.float64]) -> tuple[float, float]:

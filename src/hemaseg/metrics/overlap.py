@@ -1,9 +1,8 @@
 """How much two masks overlap: Dice, IoU, sensitivity and precision.
 
-Each score exists once, as a property of `OverlapCounts`; the functions that take masks count the
-voxels first. Counts of several slices or scans are pooled with `+`, which is how a subject's score
-is made of its slices. Empty masks: an *undefined* score is NaN, a missed or invented lesion is 0
-(table in `docs/metrics.md`).
+Each score exists once, as a property of `OverlapCounts`. Counts of several slices or scans are
+pooled with `+`, which is how a subject's score is made of its slices. Empty masks: an *undefined*
+score is NaN, a missed or invented lesion is 0 (table in `docs/metrics.md`).
 """
 
 import operator
@@ -71,7 +70,7 @@ class OverlapCounts:
 
     @property
     def iou(self) -> float:
-        """Overlap by union (Jaccard), 0 to 1; NaN if both masks are empty."""
+        """Overlap by union (Jaccard 1912), 0 to 1; NaN if both masks are empty."""
         return _ratio(self.true_positives, self.prediction_size + self.false_negatives)
 
     @property
@@ -129,44 +128,6 @@ def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
     Source: Dice, Ecology 26 (1945) 297.
     """
     return overlap_counts(prediction, reference).dice
-
-
-def iou(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """Intersection over union of two boolean masks: 0 to 1, NaN if both are empty, 0 if one is.
-
-    Args and errors as `dice`.
-
-    Example:
-        >>> iou(np.array([[True, True]]), np.array([[True, False]]))
-        0.5
-
-    Source: Jaccard, New Phytologist 11 (1912) 37.
-    """
-    return overlap_counts(prediction, reference).iou
-
-
-def sensitivity(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """Part of the reference covered by the prediction (recall): 0 to 1, NaN without reference.
-
-    Args and errors as `dice`.
-
-    Example:
-        >>> sensitivity(np.array([[True, False]]), np.array([[True, True]]))
-        0.5
-    """
-    return overlap_counts(prediction, reference).sensitivity
-
-
-def precision(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """Part of the prediction inside the reference: 0 to 1, NaN without prediction.
-
-    Args and errors as `dice`.
-
-    Example:
-        >>> precision(np.array([[True, True]]), np.array([[True, False]]))
-        0.5
-    """
-    return overlap_counts(prediction, reference).precision
 
 
 def require_masks(prediction: np.ndarray, reference: np.ndarray) -> None:

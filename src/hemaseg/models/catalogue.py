@@ -31,6 +31,20 @@ def model_class(name: str) -> type[Network]:
     return MODELS[name]
 
 
+def require_image_size(name: str, image_size: int) -> None:
+    """Check that a network can halve slices of so many rows and columns as often as it does.
+
+    Raises:
+        ConfigError: It cannot, or there is no such network.
+    """
+    stride = model_class(name).stride
+    if image_size % stride:
+        raise ConfigError(
+            f"image_size is {image_size}, expected a multiple of {stride} for model {name}, such "
+            f"as {-(-image_size // stride) * stride}"
+        )
+
+
 def build_model(name: str, options: Mapping[str, Option] | None = None) -> Network:
     """A network with fresh weights, drawn from torch's global random state.
 

@@ -1,1 +1,1 @@
-"""A trained run and a cohort to masks on each image's own grid."""
+"""A trained network and scans, or a cohort, to masks on each image's own grid."""

@@ -5,8 +5,6 @@ The sigmoid lives here (and in `training.losses`): models return logits.
 Shape legend: K slices of an image file, H rows, W columns on its own grid.
 """
 
-import csv
-import math
 import os
 import time
 from collections import defaultdict
@@ -14,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +22,7 @@ from torch import Tensor
 from hemaseg.cohorts.table import Cohort
 from hemaseg.engines.engine import Engine, load_engine
 from hemaseg.engines.options import EngineOptions
-from hemaseg.files import write_text
+from hemaseg.files import csv_text, write_text
 from hemaseg.metrics.confidence import SoftOverlap, soft_overlap
 from hemaseg.prediction.paths import prediction_paths
 from hemaseg.scans.images import write_mask
@@ -117,13 +114,8 @@ def predict_cohort(
         if progress is not None:
             progress(len(rows), len(wanted))
     for row in rows:
-        confidence = sums[str(row["subject"])].confidence
-        row["confidence"] = "" if math.isnan(confidence) else round(confidence, 4)
-    table = StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "predictions.csv", table.getvalue())
+        row["confidence"] = round(sums[str(row["subject"])].confidence, 4)
+    write_text(folder / "predictions.csv", csv_text(COLUMNS, rows))
     return PredictionCost(num_slices, network_s)
 
 

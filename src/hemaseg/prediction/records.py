@@ -9,7 +9,6 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 
 from hemaseg.config import Section
 from hemaseg.errors import ConfigError
-from hemaseg.files import write_text
+from hemaseg.files import csv_text, write_text
 from hemaseg.metrics.measurement import MEASUREMENT_COLUMNS
 
 PREDICTIONS = "predictions.csv"
@@ -177,12 +176,9 @@ class PredictionTable:
             before = self._rows.get(name := str(row["name"])) or {"status": "failed"}
             if row["status"] == "done" or before["status"] == "failed" or self._force:
                 self._rows[name] = row
-        text = StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row for row in self._rows.values() if row is not None)
+        text = csv_text(COLUMNS, (row for row in self._rows.values() if row is not None))
         # Names that are not UTF-8 were decoded with surrogates, which no file can hold.
-        write_text(self._path, text.getvalue().encode("utf-8", "replace").decode("utf-8"))
+        write_text(self._path, text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def rows_json(rows: Iterable[Row]) -> str:

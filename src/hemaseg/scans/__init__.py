@@ -1,1 +1,1 @@
-"""One image or mask file to a `Scan` and back, and synthetic heads with known lesion volumes."""
+"""One image or mask file to a `Scan` with its geometry, screened, and back."""

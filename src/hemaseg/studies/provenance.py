@@ -21,7 +21,6 @@ def write_provenance(
     cohort: Cohort | None = None,
     split: Split | None = None,
     config: StudyConfig | None = None,
-    warnings: tuple[str, ...] = (),
 ) -> None:
     """Write `provenance.json` into a study folder.
 
@@ -30,7 +29,6 @@ def write_provenance(
         cohort: The cases, if the study trained on some.
         split: Its split; a split by slices adds its warning.
         config: Its settings, for the name and the notice of the data.
-        warnings: Sentences that must stand with every table of the study.
     """
     content: dict[str, object] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -62,8 +60,7 @@ def write_provenance(
             "sha256": split.sha256,
             "num_folds": len(split.folds),
         }
-        warnings = (*((split.warning,) if split.warning else ()), *warnings)
-    content["warnings"] = list(warnings)
+    content["warnings"] = [split.warning] if split is not None and split.warning else []
     write_text(folder / "provenance.json", json.dumps(content, indent=2) + "\n")
 
 

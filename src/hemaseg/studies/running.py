@@ -14,7 +14,6 @@ from itertools import chain
 
 from hemaseg.comparison.paired import Comparison, compare, paper_analysis, write_comparison
 from hemaseg.errors import ConfigError, HemasegError, TrainingError
-from hemaseg.studies.claim import claim
 from hemaseg.studies.gathering import gather
 from hemaseg.studies.jobs import Job, run_jobs
 from hemaseg.studies.provenance import write_provenance
@@ -27,6 +26,7 @@ from hemaseg.studies.runs import (
     require_memory_of_all,
 )
 from hemaseg.studies.study import Study, is_higher_better, keep_plan
+from hemaseg.training.claim import claim
 
 Progress = Callable[[str, float, int], None]
 """Called with what is being done, and how many runs (parts of runs count) are done and to do."""
@@ -51,8 +51,8 @@ class Tracking:
     tell: Callable[[str], None] = print
 
 
-UNTRACKED = Tracking()
-"""What most studies are."""
+NOWHERE = Tracking()
+"""Where most studies are tracked."""
 
 
 def run_study(
@@ -60,7 +60,7 @@ def run_study(
     progress: Progress | None = None,
     *,
     num_jobs: int = 1,
-    tracking: Tracking = UNTRACKED,
+    tracking: Tracking = NOWHERE,
 ) -> Comparison:
     """Train, predict and score what is missing; then gather, compare and write all tables.
 
@@ -125,7 +125,7 @@ def run_one(
     number: int,
     progress: Progress | None = None,
     *,
-    tracking: Tracking = UNTRACKED,
+    tracking: Tracking = NOWHERE,
 ) -> PlannedRun:
     """Train, predict and score one run as far as that is missing, and compare nothing.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hemaseg.cohorts.split import Parts, Split, parts
 from hemaseg.cohorts.table import Cohort
 from hemaseg.config import ArmConfig, RunConfig
-from hemaseg.errors import CheckpointError, ConfigError, TrainingError
+from hemaseg.errors import CheckpointError, TrainingError
 from hemaseg.evaluation.scoring import evaluate_cohort
 from hemaseg.evaluation.tables import write_scores
 
@@ -61,46 +61,6 @@ class PlannedRun:
         return one, two, three
 
 
-def require_trainable(config: RunConfig) -> None:
-    """Check that the network can be built and takes slices of the recipe's size.
-
-    Raises:
-        ConfigError: It cannot.
-    """
-    from hemaseg.models.cost import model_cost
-
-    size = config.recipe.slices.image_size
-    try:
-        model_cost(config.model.name, config.model.options, image_size=size)
-    except ValueError as error:
-        raise ConfigError(
-            f'model "{config.model.name}" with options {config.model.options} and image_size '
-            f"{size}: {error}"
-        ) from error
-
-
-def require_memory(config: RunConfig) -> float:
-    """Check that a training fits into the memory that there is now.
-
-    Returns:
-        What its process is expected to take, in MiB.
-
-    Raises:
-        ConfigError: There is no such device here.
-        TrainingError: It does not fit; says what would.
-    """
-    from hemaseg.training import memory
-    from hemaseg.training.device import choose_device, choose_precision
-
-    device = choose_device(config.device)
-    return memory.require_memory(
-        config,
-        device=device,
-        precision=choose_precision(config.recipe.training.precision, device),
-        num_slices=config.recipe.training.batch_size,
-    )
-
-
 def require_memory_of_all(runs: Sequence[PlannedRun], num_jobs: int) -> None:
     """Check that each of these trainings fits into memory, and the largest of them together.
 
@@ -113,6 +73,7 @@ def require_memory_of_all(runs: Sequence[PlannedRun], num_jobs: int) -> None:
         TrainingError: They do not fit; says what would.
     """
     from hemaseg.training.device import available_memory_mib, choose_device
+    from hemaseg.training.memory import require_memory
 
     # Runs of one arm take the same.
     needed_mib = {

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from hemaseg.studies.claim import holder
 from hemaseg.studies.runs import PlannedRun, is_complete
 from hemaseg.studies.study import Study
+from hemaseg.training.claim import holder
 
 Status = Literal["complete", "running", "interrupted", "failed", "missing"]
 

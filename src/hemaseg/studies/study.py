@@ -8,7 +8,8 @@
       slices/                       decoded slices, until all runs are complete
       scores.csv  scores_slices.csv  scores_batches.csv  training.csv  costs.csv
       time_to_dice.csv
-      summary.csv  pairs.csv  differences.csv  table1.csv  comparison.json
+      summary.csv  pairs.csv  differences.csv  all_metrics.csv  table1.csv  comparison.json
+      figures/  report.html         by `reporting`
 
 Score tables that exist are compared without runs, and without loading PyTorch.
 """
@@ -18,16 +19,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from hemaseg.cohorts.split import (
-    Split,
-    parts,
-    read_split,
-    split_folds,
-    split_holdout,
-    split_site,
-    split_slices,
-    write_split,
-)
+from hemaseg.cohorts.split import Split, make_split, parts, read_split, write_split
 from hemaseg.cohorts.table import Cohort, read_cohort
 from hemaseg.comparison.paired import Comparison, compare, write_comparison, write_table
 from hemaseg.comparison.score_tables import ERRORS, FRACTIONS, read_score_tables
@@ -37,7 +29,6 @@ from hemaseg.config import (
     Recipe,
     RunConfig,
     Section,
-    SplitConfig,
     StudyConfig,
     differences,
     parse_config,
@@ -46,7 +37,7 @@ from hemaseg.config import (
 )
 from hemaseg.errors import ComparisonError, ConfigError, SplitError
 from hemaseg.studies.provenance import write_provenance
-from hemaseg.studies.runs import PlannedRun, require_trainable
+from hemaseg.studies.runs import PlannedRun
 
 PLAN = "runs/study.toml"
 """In a study folder: its settings, as they were before the first run; written once."""
@@ -91,6 +82,8 @@ def open_study(path: Path, folder: Path) -> Study:
         ConfigError: A file is wrong, a network cannot be built, or OUT holds another study.
         CohortError, SplitError: The cohort is wrong, or cannot be split as asked.
     """
+    from hemaseg.training.requirements import require_trainable
+
     config = read_config(path, StudyConfig)
     cohort = read_cohort(path.parent / config.cohort)
     recipes = {arm.recipe: read_config(path.parent / arm.recipe, Recipe) for arm in config.arms}
@@ -172,21 +165,6 @@ def _require_lesions(split: Split, cohort: Cohort) -> None:
                     f"{fold}, expected at least one. Choose another seed, fewer folds or a larger "
                     "share for validation."
                 )
-
-
-def make_split(cohort: Cohort, config: SplitConfig) -> Split:
-    """The split that a `[split]` section describes.
-
-    Raises:
-        SplitError: The cohort is too small for it, or has no such site.
-    """
-    validation, seed = config.validation_share, config.seed
-    if config.method == "folds":
-        return split_folds(cohort, num_folds=config.num_folds, validation=validation, seed=seed)
-    if config.method == "site":
-        return split_site(cohort, site=config.site, validation=validation, seed=seed)
-    method = split_holdout if config.method == "holdout" else split_slices
-    return method(cohort, validation=validation, test=config.test_share, seed=seed)
 
 
 def compare_tables(

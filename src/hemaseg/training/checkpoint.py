@@ -26,7 +26,7 @@ from hemaseg.config import IntensityConfig, ModelConfig, Positive, Section, Shar
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256, whole_file, write_text
 from hemaseg.metrics.calibration import Calibration
-from hemaseg.models.catalogue import build_model
+from hemaseg.models.catalogue import build_model, require_image_size
 from hemaseg.slices.appearance import Appearance
 
 WEIGHTS = "weights.safetensors"
@@ -184,10 +184,9 @@ def save_model(
     intensity: IntensityConfig,
     threshold: float,
     modality: str = "",
-    is_float16: bool = False,
 ) -> None:
     """Write weights (see `save_weights`) and `model.json`; each whole or not, the record last."""
-    weights_sha256 = save_weights(folder, network, is_float16=is_float16)
+    weights_sha256 = save_weights(folder, network)
     record = ModelRecord(
         model=model,
         image_size=image_size,
@@ -272,17 +271,12 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
         )
     try:
         network = build_model(record.model.name, record.model.options)
+        require_image_size(record.model.name, record.image_size)
     except ConfigError as error:
         raise CheckpointError(
             f"{folder / MODEL}: {error}. The file is damaged or of another version; restore or "
             "train again."
         ) from error
-    if record.image_size % network.stride:
-        raise CheckpointError(
-            f"{folder / MODEL}: image_size: {record.image_size}, expected a multiple of "
-            f"{network.stride} for {record.model.name}. The file is damaged; restore or train "
-            "again."
-        )
     try:
         network.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError) as error:

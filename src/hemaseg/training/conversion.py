@@ -22,7 +22,7 @@ from torch import Tensor
 from hemaseg.config import ImageSize, IntensityConfig, ModelConfig, Section, Share
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256
-from hemaseg.models.catalogue import build_model
+from hemaseg.models.catalogue import build_model, require_image_size
 from hemaseg.models.cost import num_parameters
 from hemaseg.training.checkpoint import RUN, read_record, save_model
 
@@ -112,11 +112,7 @@ def convert(file: Path, usage: Usage, folder: Path) -> Converted:
             f"{usage.model.name} with {usage.model.options}: no network can be that large. "
             "Correct the options."
         ) from error
-    if usage.image_size % network.stride:
-        raise ConfigError(
-            f"image_size is {usage.image_size}, expected a multiple of {network.stride} for "
-            f"{usage.model.name}. Correct it in the recipe."
-        )
+    require_image_size(usage.model.name, usage.image_size)
     weights, place = _read(file)
     weights, prefix = _without_prefix(weights)
     expected = network.state_dict()

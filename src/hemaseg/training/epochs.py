@@ -3,13 +3,11 @@
 It never asks which model it has: that is the fairness argument of a comparison.
 """
 
-import csv
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
-from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,20 +16,23 @@ from torch import Tensor, nn
 
 from hemaseg.config import RunConfig, flat
 from hemaseg.errors import TrainingError
-from hemaseg.files import file_sha256, write_text
+from hemaseg.files import csv_text, file_sha256, write_text
 from hemaseg.interruption import StopRequest
+from hemaseg.metrics.calibration import Calibration
 from hemaseg.models.catalogue import build_model
 from hemaseg.models.recomputation import recomputation
 from hemaseg.slices.augmentation import augment
 from hemaseg.slices.dataset import SliceSet, epoch_order
 from hemaseg.training.checkpoint import (
     MODEL,
+    RUN,
     WEIGHTS,
     ModelRecord,
     RunRecord,
     Start,
     read_record,
     save_model,
+    write_record,
 )
 from hemaseg.training.device import memory_format, peak_memory_mib, reset_peak_memory
 from hemaseg.training.losses import loss
@@ -40,7 +41,7 @@ from hemaseg.training.processes import Processes
 from hemaseg.training.progress import Epoch, Progress
 from hemaseg.training.recording import Recorded
 from hemaseg.training.resumption import Checkpoint, RunIdentity, TrainingState, write_checkpoint
-from hemaseg.training.tracking import Tracker
+from hemaseg.training.tracking import Status, Tracker
 from hemaseg.training.validation import THRESHOLD, validate
 
 _STEPS_BETWEEN_CHECKS = 16
@@ -58,8 +59,10 @@ class Epochs:
         folder: Path,
         record: RunRecord,
         identity: RunIdentity,
+        *,
         device: torch.device,
         processes: Processes,
+        tracker: Tracker,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self._config, self._recipe = config, config.recipe
@@ -67,7 +70,7 @@ class Epochs:
         self._has_lesion = training.has_lesion
         self._folder, self._record, self._identity = folder, record, identity
         self._device, self._layout = device, memory_format(device)
-        self._processes, self._progress = processes, progress
+        self._processes, self._tracker, self._progress = processes, tracker, progress
         self._num_steps = math.ceil(int(self._has_lesion.sum()) / self._recipe.training.batch_size)
         self._autocast = torch.autocast(
             device.type, torch.bfloat16, enabled=record.precision == "bf16"
@@ -92,7 +95,6 @@ class Epochs:
         checkpoint: Checkpoint | None,
         stop: StopRequest,
         checkpoint_every_s: float,
-        tracker: Tracker,
     ) -> None:
         """Train from the beginning or from a checkpoint to the last epoch.
 
@@ -134,7 +136,7 @@ class Epochs:
 
         self._write_table()
         if self._processes.is_first:
-            tracker.begin(flat(self._config.model_dump()), first_epoch=len(state.done) + 1)
+            self._tracker.begin(flat(self._config.model_dump()), first_epoch=len(state.done) + 1)
         while len(state.done) < self._recipe.training.num_epochs:
             begin_s = time.perf_counter() - state.elapsed_s
             if not len(state.order):
@@ -157,9 +159,30 @@ class Epochs:
             self._finish_epoch(begin_s, keep if self._processes.num == 1 else lambda: None)
             if self._processes.is_first:
                 values = asdict(state.done[-1])
-                tracker.epoch(values.pop("epoch"), values)
+                self._tracker.epoch(values.pop("epoch"), values)
         if self._processes.any(stop.kind is not None):
             raise stop.kind or KeyboardInterrupt
+
+    def finish(self, status: Status, message: str, calibration: Calibration | None) -> RunRecord:
+        """Say in `run.json` and to the tracker how it ended; what was said."""
+        done = self.state.done
+        best = max(done, key=rank, default=None)
+        finished = self._record.model_copy(
+            update={
+                "status": status,
+                "message": message,
+                "num_epochs_done": len(done),
+                "best_epoch": best.epoch if best else None,
+                "best_validation_dice": _or_none(best.validation_dice) if best else None,
+                "training_s": done[-1].cumulative_s if done else 0.0,
+                "peak_memory_mib": _or_none(done[-1].peak_memory_mib) if done else None,
+                "calibration": calibration,
+            }
+        )
+        if self._processes.is_first:
+            write_record(finished, self._folder / RUN)
+            self._tracker.end(status)
+        return finished
 
     def write_checkpoint(self) -> None:
         """Write one now; by the first process, between two steps."""
@@ -282,12 +305,8 @@ class Epochs:
 
     def _write_table(self) -> None:
         if self._processes.is_first:
-            content = StringIO()
-            table = csv.DictWriter(content, list(Epoch.__dataclass_fields__), lineterminator="\n")
-            table.writeheader()
-            for row in self.state.done:
-                table.writerow({k: "" if v != v else v for k, v in asdict(row).items()})
-            write_text(self._folder / "training.csv", content.getvalue())
+            rows = map(asdict, self.state.done)
+            write_text(self._folder / "training.csv", csv_text(Epoch.__dataclass_fields__, rows))
 
     def _show(self) -> None:
         if self._progress is not None:
@@ -332,3 +351,7 @@ def rank(epoch: Epoch) -> tuple[float, float]:
 
 def _known(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

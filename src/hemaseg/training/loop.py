@@ -1,7 +1,6 @@
 """One training from its data to its run folder, whatever becomes of it on the way."""
 
 import gc
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ from hemaseg.config import RunConfig, differences, read_config, write_config
 from hemaseg.errors import CheckpointError, ConfigError, TrainingError
 from hemaseg.interruption import stop_requests
 from hemaseg.metrics.calibration import Calibration
-from hemaseg.models.catalogue import model_class
 from hemaseg.slices.dataset import SliceSet
 from hemaseg.training.checkpoint import (
     MODEL,
@@ -35,17 +33,18 @@ from hemaseg.training.device import (
     kept_memory,
 )
 from hemaseg.training.doubt import add_doubt
-from hemaseg.training.epochs import Epochs, rank
+from hemaseg.training.epochs import Epochs
 from hemaseg.training.memory import Placement, place, require_memory
 from hemaseg.training.processes import ALONE, Processes
 from hemaseg.training.progress import CHECKPOINT_EVERY_S, Progress
+from hemaseg.training.requirements import require_lesions, require_size
 from hemaseg.training.resumption import (
     Checkpoint,
     RunIdentity,
     newest_checkpoint,
     remove_checkpoints,
 )
-from hemaseg.training.tracking import UNTRACKED, Status, Tracker
+from hemaseg.training.tracking import UNTRACKED, Tracker
 
 
 @dataclass(frozen=True)
@@ -128,112 +127,44 @@ def train(
         require_fitting(start, config.model)
     if recipe.slices.negative_share == 0:
         validation = validation.select(torch.nonzero(validation.has_lesion).flatten())
-    _require_lesions(training, validation)
-    num_lesion_slices = int(training.has_lesion.sum())
-    _require_size(config, num_lesion_slices)
+    require_lesions(training, validation)
+    require_size(config, int(training.has_lesion.sum()))
     device = choose_device(config.device)
-    precision = choose_precision(recipe.training.precision, device)
     identity = RunIdentity(
         config=config,
         cohort_sha256=origin.cohort_sha256,
         split_sha256=origin.split_sha256,
         fold=origin.fold,
         start_weights_sha256=start.weights_sha256 if start else None,
-        precision=precision,
+        precision=choose_precision(recipe.training.precision, device),
     )
-    checkpoint: Checkpoint | None = None
-    resumptions: tuple[str, ...] = ()
-    if resumes:
-        checkpoint = newest_checkpoint(folder)
-        before = _begun(folder, identity, checkpoint)
-        if before is not None and before.status == "complete":
-            if processes.is_first:
-                remove_checkpoints(folder)
-            return before
-        if before is not None and checkpoint is not None:
-            where = _resumption(checkpoint, device, processes.num)
-            resumptions = (*before.resumptions, where)
-    predicted_mib = require_memory(
-        config,
-        device=device,
-        precision=precision,
-        num_slices=num_lesion_slices,
-        num_processes=processes.num,
-    )
-    placement = Placement()
-    if has_device:
-        placement = place(
-            *(config, (training, validation), predicted_mib),
-            device=device,
-            num_slices=num_lesion_slices,
-            num_processes=processes.num,
-        )
-    if placement.slices_on_device:
-        predicted_mib += (training.num_bytes + validation.num_bytes) / 2**20
-    record = RunRecord(
-        status="running",
-        device=str(device),
-        precision=precision,
-        software=software(),
-        num_processes=processes.num,
-        resumptions=resumptions,
-        start_weights_sha256=identity.start_weights_sha256,
-        num_training_subjects=len({name.subject for name in training.names}),
-        num_training_slices=len(training),
-        num_training_lesion_slices=num_lesion_slices,
-        num_validation_subjects=len({name.subject for name in validation.names}),
-        num_validation_slices=len(validation),
-        predicted_peak_mib=predicted_mib,
-        **asdict(placement),
-        **asdict(origin),
-    )
+    checkpoint = newest_checkpoint(folder) if resumes else None
+    before = _begun(folder, identity, checkpoint) if resumes else None
+    if before is not None and before.status == "complete":
+        if processes.is_first:
+            remove_checkpoints(folder)
+        return before
+    record = _planned(training, validation, identity, origin, device, processes.num, has_device)
+    if before is not None and checkpoint is not None:
+        where = _resumption(checkpoint, device, processes.num)
+        record = record.model_copy(update={"resumptions": (*before.resumptions, where)})
     processes.wait()  # Until all have read what is now replaced.
     if processes.is_first:
-        folder.mkdir(parents=True, exist_ok=True)
-        if checkpoint is None:
-            for name in (RUN, WEIGHTS, MODEL, "training.csv"):  # of an earlier run
-                (folder / name).unlink(missing_ok=True)
-        remove_checkpoints(folder, apart_from=checkpoint)
-        write_config(config, folder / "config.toml")
-        write_record(record, folder / RUN)
+        _open(folder, config, record, checkpoint)
     run = Epochs(
-        config, training, validation, folder, record, identity, device, processes, progress
+        *(config, training, validation, folder, record, identity),
+        device=device,
+        processes=processes,
+        tracker=tracker,
+        progress=progress,
     )
-
+    keeps = _keeps_memory(config, device, record)
     calibration: Calibration | None = None
-
-    def finish(status: Status, message: str) -> RunRecord:
-        done = run.state.done
-        best = max(done, key=rank, default=None)
-        finished = record.model_copy(
-            update={
-                "status": status,
-                "message": message,
-                "num_epochs_done": len(done),
-                "best_epoch": best.epoch if best else None,
-                "best_validation_dice": _or_none(best.validation_dice) if best else None,
-                "training_s": done[-1].cumulative_s if done else 0.0,
-                "peak_memory_mib": _or_none(done[-1].peak_memory_mib) if done else None,
-                "calibration": calibration,
-            }
-        )
-        if processes.is_first:
-            write_record(finished, folder / RUN)
-            tracker.end(status)
-        return finished
-
-    # Kept memory takes up to a third more; who recomputes activations wants less, not less time.
-    free_mib = available_memory_mib(device) or 0.0
-    keeps = (
-        device.type == "cpu"
-        and not recipe.training.recomputes_activations
-        and 1.5 * predicted_mib <= free_mib
-    )
     try:
         with deterministic(recipe.training.is_deterministic), kept_memory(keeps):
             with stop_requests() as stop:
-                run.go_on(start, checkpoint, stop, checkpoint_every_s, tracker)
-            if placement.passes_recorded:
+                run.go_on(start, checkpoint, stop, checkpoint_every_s)
+            if record.passes_recorded:
                 gc.collect()  # What is recorded refers to itself, and keeps its memory until then.
             if processes.is_first:
                 calibration = add_doubt(
@@ -245,23 +176,88 @@ def train(
                 )
             processes.wait()
     except KeyboardInterrupt:
-        done = bool(run.state.done)
-        kept = "weights of the best epoch kept" if done else "no epoch was finished, so no weights"
-        if processes.is_first and len(run.state.done) == recipe.training.num_epochs:
+        num_done = len(run.state.done)
+        kept = (
+            "weights of the best epoch kept" if num_done else "no epoch was finished, so no weights"
+        )
+        if processes.is_first and num_done == recipe.training.num_epochs:
             run.write_checkpoint()  # All but the calibration is done.
-        finish("interrupted", f"stopped before its end; {kept}")
+        run.finish("interrupted", f"stopped before its end; {kept}", calibration)
         raise
     except Exception as error:
         problem = _explained(error, config, device, processes)
         with suppress(OSError):  # A full disk is told by the error itself.
-            finish("failed", str(problem))
+            run.finish("failed", str(problem), calibration)
         if problem is error:
             raise
         raise problem from error
-    finished = finish("complete", "")
+    finished = run.finish("complete", "", calibration)
     if processes.is_first:
         remove_checkpoints(folder)
     return finished
+
+
+def _planned(
+    training: SliceSet,
+    validation: SliceSet,
+    identity: RunIdentity,
+    origin: DataOrigin,
+    device: torch.device,
+    num_processes: int,
+    has_device: bool,
+) -> RunRecord:
+    """The record of a run that begins: on what, and what it is going to take, if that is there."""
+    config, num_lesion_slices = identity.config, int(training.has_lesion.sum())
+    predicted_mib = require_memory(
+        config, num_slices=num_lesion_slices, num_processes=num_processes
+    )
+    placement = Placement()
+    if has_device:
+        placement = place(
+            *(config, (training, validation), predicted_mib),
+            device=device,
+            num_slices=num_lesion_slices,
+            num_processes=num_processes,
+        )
+    if placement.slices_on_device:
+        predicted_mib += (training.num_bytes + validation.num_bytes) / 2**20
+    return RunRecord(
+        status="running",
+        device=str(device),
+        precision=identity.precision,
+        software=software(),
+        num_processes=num_processes,
+        start_weights_sha256=identity.start_weights_sha256,
+        num_training_subjects=len({name.subject for name in training.names}),
+        num_training_slices=len(training),
+        num_training_lesion_slices=num_lesion_slices,
+        num_validation_subjects=len({name.subject for name in validation.names}),
+        num_validation_slices=len(validation),
+        predicted_peak_mib=predicted_mib,
+        **asdict(placement),
+        **asdict(origin),
+    )
+
+
+def _open(
+    folder: Path, config: RunConfig, record: RunRecord, checkpoint: Checkpoint | None
+) -> None:
+    """Make the run folder, and leave of an earlier run in it what this one goes on from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if checkpoint is None:
+        for name in (RUN, WEIGHTS, MODEL, "training.csv"):
+            (folder / name).unlink(missing_ok=True)
+    remove_checkpoints(folder, apart_from=checkpoint)
+    write_config(config, folder / "config.toml")
+    write_record(record, folder / RUN)
+
+
+def _keeps_memory(config: RunConfig, device: torch.device, record: RunRecord) -> bool:
+    """Whether freed memory is kept for the next step, which takes up to a third more."""
+    # Who recomputes activations wants less memory, not less time.
+    if device.type != "cpu" or config.recipe.training.recomputes_activations:
+        return False
+    return 1.5 * (record.predicted_peak_mib or 0.0) <= (available_memory_mib(device) or 0.0)
 
 
 def _begun(folder: Path, identity: RunIdentity, checkpoint: Checkpoint | None) -> RunRecord | None:
@@ -325,43 +321,3 @@ def _explained(
             "--resume, on any number of processes."
         )
     return error
-
-
-def _require_lesions(training: SliceSet, validation: SliceSet) -> None:
-    for name, slices in (("training", training), ("validation", validation)):
-        if not len(slices) or not slices.has_lesion.any():
-            raise TrainingError(
-                f"the {name} set has {len(slices)} marked slices and no lesion, expected at "
-                "least one lesion. Check the masks, split again, or raise slices.image_size if "
-                "the lesions are so small that they vanish."
-            )
-
-
-def _require_size(config: RunConfig, num_lesion_slices: int) -> None:
-    """Refuse an image size that the network cannot halve, or cannot normalise a last batch of."""
-    stride = model_class(config.model.name).stride
-    recipe = config.recipe
-    size, batch_size = recipe.slices.image_size, recipe.training.batch_size
-    per_pass = recipe.training.slices_per_pass
-    if size % stride:
-        raise ConfigError(
-            f"slices.image_size is {size}, expected a multiple of {stride} for model "
-            f"{config.model.name}. Change it in the recipe."
-        )
-    # Sizes of what goes through the network at once: parts of whole batches and of the last one.
-    parts = {
-        min(batch - start, per_pass)
-        for batch in (min(batch_size, num_lesion_slices), num_lesion_slices % batch_size)
-        for start in range(0, batch, per_pass)
-    }
-    if size == stride and 1 in parts:
-        raise ConfigError(
-            f"at slices.image_size {size} the bottleneck of {config.model.name} is one pixel, and "
-            f"of {num_lesion_slices} slices in batches of {batch_size}, {per_pass} at once, one "
-            "would be alone: nothing to normalise over. Change the image size or a batch size in "
-            "the recipe."
-        )
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -25,6 +25,8 @@ from hemaseg.slices.dataset import SliceSet
 from hemaseg.training.device import (
     Precision,
     available_memory_mib,
+    choose_device,
+    choose_precision,
     resident_memory_mib,
 )
 from hemaseg.training.losses import loss
@@ -217,12 +219,7 @@ def place(
 
 
 def require_memory(
-    config: RunConfig,
-    *,
-    device: torch.device,
-    precision: Precision,
-    num_slices: int,
-    num_processes: int = 1,
+    config: RunConfig, *, num_slices: int | None = None, num_processes: int = 1
 ) -> float:
     """Predict the peak of a training; refuse it where that is more than there is now.
 
@@ -232,9 +229,7 @@ def require_memory(
 
     Args:
         config: Of the run.
-        device: Where it will train.
-        precision: As resolved for the device.
-        num_slices: Training slices of an epoch; a batch is never larger.
+        num_slices: Training slices of an epoch, where that is known: a batch is never larger.
         num_processes: That share each batch; what they take is asked for as if each had a device of
             its own.
 
@@ -244,9 +239,14 @@ def require_memory(
         `training_mib` and `checkpoint_mib`.
 
     Raises:
+        ConfigError: There is no such device here.
         TrainingError: It does not fit; says what would.
     """
-    batch_size = math.ceil(min(config.recipe.training.slices_per_pass, num_slices) / num_processes)
+    training = config.recipe.training
+    device = choose_device(config.device)
+    precision = choose_precision(training.precision, device)
+    per_pass = training.slices_per_pass
+    batch_size = math.ceil(min(per_pass, num_slices or per_pass) / num_processes)
     if num_processes > 1:
         # A share of one slice cannot be tried, where the bottleneck is one pixel, but trained.
         batch_size = max(batch_size, _smallest_batch(config))

@@ -52,83 +52,60 @@ class ShippedModel:
     is_default: bool
 
 
-def shipped_names(shipped: Path | None = None) -> list[str]:
-    """Names of the shipped models in alphabetical order; none if the folder has none.
-
-    Args:
-        shipped: Folder of the models; `SHIPPED` unless given.
-    """
-    return sorted(path.parent.name for path in (shipped or SHIPPED).glob("*/model.json"))
+def shipped_names() -> list[str]:
+    """Names of the shipped models in alphabetical order."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
 
 
-def model_folder(asked: str | Path | None = None, *, shipped: Path | None = None) -> Path:
+def model_folder(asked: str | Path = DEFAULT) -> Path:
     """The folder of the model that a user means, for `load_model` and `predict_scans`.
 
     A name goes before a path: where a folder of the same name as a shipped model lies in the
     working directory, `NAME` is the shipped model and `./NAME` the folder.
 
     Args:
-        asked: Name of a shipped model, or path of a run folder (a `Path` is never a name); None for
-            the default model.
-        shipped: Folder of the shipped models; `SHIPPED` unless given.
+        asked: Name of a shipped model, or path of a run folder (a `Path` is never a name).
 
     Raises:
-        ConfigError: There is neither; or none was asked for, and the default model does not ship.
+        ConfigError: There is neither.
     """
-    names = shipped_names(shipped)
-    known = f"{', '.join(names)}, or the path of a run folder that hemaseg train wrote"
-    if asked is None:
-        if not names:
-            raise ConfigError(
-                "no weights ship with this version of hemaseg, so there is no model to use where "
-                "none is named. Name the run folder that hemaseg train wrote (--model)."
-            )
-        if DEFAULT not in names:
-            raise ConfigError(
-                f"the default model {DEFAULT} is not among those that ship. Name one: {known}."
-            )
-    name = DEFAULT if asked is None else asked
-    if name in names:
-        return (shipped or SHIPPED) / name
-    path = Path(name)
+    names = shipped_names()
+    if asked in names:
+        return SHIPPED / asked
+    path = Path(asked)
     if path.is_file():
         raise ConfigError(
-            f"{name}: is a file, expected the folder of a model. Name that which holds model.json."
+            f"{asked}: is a file, expected the folder of a model. Name that which holds model.json."
         )
     if not path.is_dir():
-        why = "no model of that name ships" if names else "no weights ship with this version"
-        expected = known if names else known.removeprefix(", or ")
-        raise ConfigError(f"{name}: no such folder, and {why}, expected {expected}. Correct it.")
+        raise ConfigError(
+            f"{asked}: no such folder, and no model of that name ships, expected "
+            f"{', '.join(names)}, or the path of a run folder that hemaseg train wrote. Correct it."
+        )
     return path
 
 
-def model_folders(asked: str | None = None, *, shipped: Path | None = None) -> tuple[Path, ...]:
+def model_folders(asked: str | None = None) -> tuple[Path, ...]:
     """The folders of the models that are tried in this order, each for scans of its modality.
 
     Args:
         asked: As in `model_folder`; then it is the only one.
-        shipped: Folder of the shipped models; `SHIPPED` unless given.
 
     Raises:
         ConfigError: As in `model_folder`.
     """
-    first = model_folder(asked, shipped=shipped)
-    if asked is None and DEFAULT_FOR_MRI in shipped_names(shipped):
-        return first, model_folder(DEFAULT_FOR_MRI, shipped=shipped)
-    return (first,)
+    names = (DEFAULT, DEFAULT_FOR_MRI) if asked is None else (asked,)
+    return tuple(model_folder(name) for name in names)
 
 
-def list_shipped(shipped: Path | None = None) -> list[ShippedModel]:
+def list_shipped() -> list[ShippedModel]:
     """All shipped models in alphabetical order.
-
-    Args:
-        shipped: Folder of the models; `SHIPPED` unless given.
 
     Raises:
         CheckpointError: A record is damaged, or its weights are missing.
         ConfigError: A record names a network or option that is unknown.
     """
-    return [shipped_model((shipped or SHIPPED) / name) for name in shipped_names(shipped)]
+    return [shipped_model(SHIPPED / name) for name in shipped_names()]
 
 
 def shipped_model(folder: Path) -> ShippedModel:
