@@ -11,7 +11,10 @@ import pandas as pd
 from PIL import Image
 
 from hemaseg.cohorts.split import Fold, Split, write_split
+from hemaseg.comparison.detection import detection
 from hemaseg.comparison.learning import time_to_dice
+from hemaseg.comparison.sites import describe_sites
+from hemaseg.comparison.volumes import subject_volumes, volume_agreement
 
 ARMS = ("DR-U-Net", "Dense-U-Net", "U-Net")
 RUNS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -80,7 +83,11 @@ def _scores(rng: np.random.Generator, slices: pd.DataFrame) -> pd.DataFrame:
     scores["iou"] = scores["dice"] / (2 - scores["dice"])
     scores["hd95_mm"] = 5 + rng.gamma(2, 2, len(scores))
     scores["reference_ml"] = scores["reference_pixels"] / 1000
-    scores["site"] = "A"
+    scores["prediction_ml"] = scores["reference_ml"] * (1.1 - 0.3 * (1 - scores["dice"]))
+    scores["prediction_pixels"] = (1000 * scores["prediction_ml"]).round()
+    scores["num_reference_lesions"], scores["num_detected_lesions"] = 2, 1
+    scores["num_false_lesions"] = scores["num_false_alarm_slices"]
+    scores["site"] = np.where(scores["subject"] < "P04", "A", "B")
     return scores
 
 
@@ -193,6 +200,11 @@ def _write_comparison(folder: Path, scores: pd.DataFrame, arms: tuple[str, ...])
             )
     described = pd.DataFrame(summary).drop(columns=["ci_low", "ci_high", "run_sd"])
     described.assign(num_infinite=0).to_csv(folder / "all_metrics.csv", index=False)
+    volumes = subject_volumes(scores)
+    volumes.to_csv(folder / "volumes.csv", index=False)
+    volume_agreement(volumes).to_csv(folder / "volume_agreement.csv", index=False)
+    detection(scores).to_csv(folder / "detection.csv", index=False)
+    describe_sites(scores, "dice").to_csv(folder / "sites.csv", index=False)
     pd.DataFrame(summary).to_csv(folder / "summary.csv", index=False)
     pd.DataFrame(pairs).to_csv(folder / "pairs.csv", index=False)
     pd.concat(differences).to_csv(folder / "differences.csv", index=False)
@@ -237,7 +249,7 @@ def _write_json_files(folder: Path, subjects: list[str]) -> None:
             "num_subjects": len(subjects),
             "num_images": len(subjects) * len(SLICES),
             "num_images_with_lesion": len(subjects) * 2,
-            "sites": {"A": len(subjects)},
+            "sites": {"A": 4, "B": len(subjects) - 4},
             "modality": "MRI",
             "sha256": "c0ffee" * 10,
             "description": "Synthetic heads, no patient.",

@@ -16,6 +16,7 @@ from hemaseg.comparison.learning import time_to_dice
 from hemaseg.reporting.examples import Example
 from hemaseg.reporting.figures import (
     COLORS,
+    INK,
     MARKERS,
     cost_figure,
     examples_figure,
@@ -28,6 +29,7 @@ from hemaseg.reporting.figures import (
     time_to_dice_figure,
     training_time_figure,
     validation_loss_figure,
+    volume_agreement_figure,
 )
 
 ARMS = ("DR-U-Net", "_dense $x$", "U-Net")
@@ -84,6 +86,31 @@ COSTS = pd.DataFrame(
 )
 
 
+VOLUMES = pd.DataFrame(
+    {
+        "arm": np.repeat(ARMS, 3),
+        "subject": ["s1", "s2", "s3"] * 3,
+        "reference_ml": [2.0, 30.0, 0.0] * 3,
+        "mean_ml": [2.5, 27.0, 1.0, 2.0, 30.0, 0.0, 2.0, NAN, 0.0],
+        "difference_ml": [1.0, -6.0, 2.0, 0.0, 0.0, 0.0, 0.0, NAN, 0.0],
+    }
+)
+AGREEMENT = pd.DataFrame(
+    {
+        "arm": ARMS,
+        "bias_ml": [-1.0, 0.0, NAN],
+        "bias_ci_low_ml": [-3.0, NAN, NAN],
+        "bias_ci_high_ml": [1.0, NAN, NAN],
+        "lower_limit_ml": [-9.0, NAN, NAN],
+        "lower_limit_ci_low_ml": [-14.0, NAN, NAN],
+        "lower_limit_ci_high_ml": [-7.0, NAN, NAN],
+        "upper_limit_ml": [7.0, NAN, NAN],
+        "upper_limit_ci_low_ml": [5.0, NAN, NAN],
+        "upper_limit_ci_high_ml": [12.0, NAN, NAN],
+    }
+)
+
+
 def scores() -> pd.DataFrame:
     """Two subjects with a lesion, one without; the first tested twice."""
     rows = [
@@ -118,6 +145,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "forest": lambda: forest_figure(PAIRS),
     "paired": lambda: paired_figure(DIFFERENCES, SUMMARY, PAIRS, ARMS),
     "lesion_size": lambda: lesion_size_figure(scores(), "dice", ARMS),
+    "volume_agreement": lambda: volume_agreement_figure(VOLUMES, AGREEMENT, ARMS),
     "loss": lambda: validation_loss_figure(TRAINING, ARMS),
     "time": lambda: training_time_figure(TRAINING, ARMS),
     "time_to_dice": lambda: time_to_dice_figure(time_to_dice(TRAINING), ARMS),
@@ -254,6 +282,29 @@ def test_lesion_size_is_in_pixels_where_one_volume_is_unknown() -> None:
     assert figure.get_supxlabel() == "Lesion size (pixels)"
     (own,) = lines_of(figure.axes[0], COLORS[0])
     assert [x for x, _ in xy(own)] == [500.0, 7000.0]
+
+
+def test_volumes_have_bias_and_limits_of_their_arm_on_one_scale(tmp_path: Path) -> None:
+    figure = volume_agreement_figure(VOLUMES, AGREEMENT, ARMS)
+    save_figure(figure, tmp_path / "volumes")
+    first, second, third = figure.axes
+    with_lesion, without = lines_of(first, COLORS[0])
+    assert xy(with_lesion) == [(2.5, 1.0), (27.0, -6.0)]
+    assert xy(without) == [(1.0, 2.0)]
+    assert without.get_markerfacecolor() == "white"
+    levels = [(line.get_linestyle(), xy(line)[0][1]) for line in lines_of(first, INK)]
+    assert levels == [("-", -1.0), ("--", -9.0), ("--", 7.0)]
+    bands = [
+        band.get_extents().transformed(first.transData.inverted()).intervaly.tolist()
+        for band in first.patches
+    ]
+    assert bands == [pytest.approx(ends) for ends in ([-3, 1], [-14, -7], [5, 12])]
+    assert first.get_ylim() == second.get_ylim() == third.get_ylim()
+    low, high = first.get_ylim()
+    assert low < -14
+    assert high > 12
+    assert xy(lines_of(second, INK)[0])[0][1] == 0.0
+    assert np.isnan([xy(line)[0][1] for line in lines_of(third, INK)]).all()
 
 
 def test_many_arms_have_their_names_apart_and_no_empty_panels(tmp_path: Path) -> None:

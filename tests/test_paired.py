@@ -11,6 +11,7 @@ from pandas.testing import assert_frame_equal
 from scipy import stats
 from statsmodels.stats.anova import AnovaRM
 
+from hemaseg.comparison.detection import detection
 from hemaseg.comparison.paired import (
     Comparison,
     compare,
@@ -18,6 +19,8 @@ from hemaseg.comparison.paired import (
     write_comparison,
 )
 from hemaseg.comparison.score_tables import read_score_tables
+from hemaseg.comparison.sites import describe_sites
+from hemaseg.comparison.volumes import subject_volumes, volume_agreement
 from hemaseg.errors import ComparisonError
 from hemaseg.statistics.closed_forms import holm, paired_t, signed_rank, t_interval, tost
 from hemaseg.statistics.resampling import sign_flip
@@ -425,6 +428,9 @@ def test_files_hold_the_tables_and_the_record(tmp_path: Path) -> None:
         ("pairs", comparison.pairs),
         ("differences", comparison.differences),
         ("all_metrics", comparison.all_metrics),
+        ("volumes", comparison.volumes),
+        ("volume_agreement", comparison.volume_agreement),
+        ("detection", comparison.detection),
         ("table1", paper.table1),
     ):
         assert_frame_equal(pd.read_csv(folder / f"{name}.csv"), table, check_dtype=False)
@@ -438,6 +444,20 @@ def test_files_hold_the_tables_and_the_record(tmp_path: Path) -> None:
         "df_within": 4,
     }
     assert record["notes"] == list(comparison.notes)
+
+
+def test_volumes_detection_and_sites_are_described_at_the_same_confidence() -> None:
+    scores = study().assign(reference_pixels=9.0, prediction_pixels=9.0, reference_ml=4.0)
+    scores["prediction_ml"] = 8 * scores["dice"]
+    scores["site"] = np.where(scores["subject"] < "s12", "A", "B")
+    found = compare(scores, margin=0.02, alpha=0.1, num_bootstrap=99)
+    assert_frame_equal(found.volumes, subject_volumes(scores))
+    assert_frame_equal(
+        found.volume_agreement, volume_agreement(subject_volumes(scores), confidence=0.9)
+    )
+    assert_frame_equal(found.detection, detection(scores, confidence=0.9))
+    assert_frame_equal(found.sites, describe_sites(scores, "dice"))
+    assert not found.sites.empty
 
 
 def test_undefined_is_an_empty_field_and_null(tmp_path: Path) -> None:

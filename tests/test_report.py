@@ -158,6 +158,58 @@ def test_all_metrics_are_shown_with_their_own_digits(study: Path) -> None:
     assert "the verdict uses only Dice" in page.words
 
 
+def test_volumes_detection_and_sites_hold_the_exact_numbers_of_their_tables(study: Path) -> None:
+    page = read_page(study)
+    expected: list[float] = []
+    for row in rows_of(study / "volume_agreement.csv"):
+        expected += [float(row["num_subjects"])]
+        expected += [float(row[f"bias{part}_ml"]) for part in ("", "_ci_low", "_ci_high")]
+        expected += [float(row["sd_ml"])]
+        for limit in ("lower_limit", "upper_limit"):
+            expected += [float(row[f"{limit}{part}_ml"]) for part in ("", "_ci_low", "_ci_high")]
+        expected += [float(row[f"concordance{part}"]) for part in ("", "_ci_low", "_ci_high")]
+        expected += [float(row["slope"]), float(row["slope_p"])]
+    assert as_numbers(page.numbers["volumes"]) == pytest.approx(expected, rel=1e-12)
+    columns = [
+        *("num_missed", "num_with_lesion", "missed_ci_low", "missed_ci_high"),
+        *("num_detected_lesions", "num_reference_lesions", "false_lesions_per_subject"),
+    ]
+    detected = rows_of(study / "detection.csv")
+    assert as_numbers(page.numbers["detection"]) == pytest.approx(
+        [float(row[column]) for row in detected for column in columns], rel=1e-12
+    )
+    sites = rows_of(study / "sites.csv")
+    assert as_numbers(page.numbers["sites"]) == pytest.approx(
+        [float(row[column]) for row in sites for column in ("mean", "sd", "num_subjects")],
+        rel=1e-12,
+    )
+    assert "U-Net \N{EN DASH} 0 of 6 (0.00 to 0.39) 6 of 12" in page.words
+    assert "nothing is tested, and the means of small sites differ by chance" in page.words
+    assert "A subject tested in several runs counts once" in page.words
+
+
+def test_undefined_agreement_is_a_dash_and_without_volumes_a_sentence(copy: Path) -> None:
+    def thin(table: pd.DataFrame) -> pd.DataFrame:
+        table.loc[0, list(table.columns[4:])] = ""
+        return table
+
+    change_table(copy / "volume_agreement.csv", thin)
+    change_table(
+        copy / "detection.csv", lambda table: table.assign(num_missed="0.5", num_with_lesion="3")
+    )
+    write_report(copy)
+    words = read_page(copy).words
+    assert "DR-U-Net n = 6 \N{EN DASH} \N{EN DASH} \N{EN DASH}" in words
+    assert "0.5 of 3 (" in words
+    change_table(copy / "volume_agreement.csv", lambda table: table.assign(num_subjects="0"))
+    change_table(copy / "sites.csv", lambda table: table[:0])
+    write_report(copy)
+    words = read_page(copy).words
+    assert "No volumes are defined: the scores lack them" in words
+    assert "do not name two sites or more" in words
+    assert not (copy / "figures" / "volume_agreement.svg").exists()
+
+
 def test_metrics_that_no_subject_has_are_left_out_with_the_reason(copy: Path) -> None:
     def empty(table: pd.DataFrame) -> pd.DataFrame:
         of_distance = table["metric"] == "hd95_mm"
@@ -346,6 +398,11 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
             ["scores_slices.csv", "table1.csv"],
             ["No predicted masks", "no table1.csv"],
             ["examples"],
+        ),
+        (
+            ["volumes.csv", "detection.csv", "sites.csv"],
+            ["There is no volumes.csv", "There is no detection.csv", "not split by site"],
+            ["volume_agreement"],
         ),
         (["split.json", "provenance.json"], ["is no split.json", "is no provenance.json"], []),
         (["study.toml", "runs"], ["There is no study.toml", "No predicted masks"], ["examples"]),

@@ -38,7 +38,10 @@ def test_all_files_are_read(study: Path) -> None:
     assert [path for path, _ in read.settings] == [
         "study.toml", *(f"runs/{arm}/fold-0_seed-0/config.toml" for arm in ARMS),
     ]  # fmt: skip
-    for table in (read.slices, read.training, read.costs, read.all_metrics, read.table1):
+    for table in (
+        *(read.slices, read.training, read.costs, read.all_metrics, read.table1),
+        *(read.volumes, read.volume_agreement, read.detection, read.sites),
+    ):
         assert table is not None
         assert set(table["arm"]) == set(ARMS)
 
@@ -52,6 +55,7 @@ def test_what_may_be_absent_is_none(copy: Path) -> None:
     read = read_study_folder(copy)
     optional = (read.provenance, read.split, read.slices, read.training, read.costs)
     assert (*optional, read.all_metrics, read.table1) == (None,) * 7
+    assert (read.volumes, read.volume_agreement, read.detection, read.sites) == (None,) * 4
     assert read.settings == ()
 
 
@@ -70,8 +74,8 @@ def test_names_stay_text_and_numbers_may_be_undefined_or_infinite(copy: Path) ->
     np.testing.assert_equal(table["difference"].to_numpy(), [np.nan, -0.1])
 
 
-def test_differences_and_metrics_may_be_without_rows(copy: Path) -> None:
-    for name in ("differences.csv", "all_metrics.csv"):
+def test_differences_metrics_and_sites_may_be_without_rows(copy: Path) -> None:
+    for name in ("differences.csv", "all_metrics.csv", "sites.csv"):
         change_table(copy / name, lambda table: table[:0])
     read = read_study_folder(copy)
     assert read.differences.empty
@@ -152,6 +156,17 @@ def drop(name: str, column: str) -> Callable[[Path], None]:
         (
             replace_text("all_metrics.csv", "Dense-U-Net", "V-Net"),
             r"all_metrics\.csv: knows arm V-Net, but summary\.csv only DR-U-Net",
+        ),
+        (drop("volume_agreement.csv", "slope"), r"volume_agreement\.csv: lacks slope; found"),
+        (
+            replace_text("detection.csv", "Dense-U-Net", "V-Net"),
+            r"detection\.csv: knows arm V-Net, but summary\.csv only DR-U-Net",
+        ),
+        (
+            lambda folder: change_table(
+                folder / "sites.csv", lambda table: table.assign(metric="iou")
+            ),
+            r"sites\.csv: knows iou, but the metric of .* is dice",
         ),
     ],
 )

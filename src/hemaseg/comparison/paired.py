@@ -16,9 +16,12 @@ import numpy as np
 import pandas as pd
 
 from hemaseg.comparison.description import describe_all, run_means, subject_means, summary
+from hemaseg.comparison.detection import detection
 from hemaseg.comparison.omissions import why_undefined, words_on_misses
 from hemaseg.comparison.score_tables import score_cells
+from hemaseg.comparison.sites import describe_sites
 from hemaseg.comparison.verdicts import Pair, Rule, headline, notes, with_verdict
+from hemaseg.comparison.volumes import subject_volumes, volume_agreement
 from hemaseg.errors import ComparisonError
 from hemaseg.files import whole_file, write_text
 from hemaseg.statistics.closed_forms import (
@@ -52,6 +55,10 @@ class Comparison:
     - ``differences``: metric, arm_a, arm_b, subject, score_a, score_b, difference.
     - ``all_metrics``: every known metric that the scores have, described but not tested; columns in
       `hemaseg.comparison.description.describe_all`.
+    - ``volumes``, ``volume_agreement``: predicted and reference volume of each subject, and how
+      they agree; columns in `hemaseg.comparison.volumes`.
+    - ``detection``: who is marked wrongly and who is missed, see `hemaseg.comparison.detection`.
+    - ``sites``: the metric by site, described, see `hemaseg.comparison.sites`.
     """
 
     metric: str
@@ -72,6 +79,10 @@ class Comparison:
     pairs: pd.DataFrame
     differences: pd.DataFrame
     all_metrics: pd.DataFrame
+    volumes: pd.DataFrame
+    volume_agreement: pd.DataFrame
+    detection: pd.DataFrame
+    sites: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ def compare(
 
     Raises:
         ComparisonError: The scores are incomplete, repeated or unsound, in the column of any known
-            metric.
+            metric, of volumes or of counts; or a subject has two sites.
         ValueError: Margin, alpha or number of resamples is out of range, or a pair is none.
     """
     cells = score_cells(scores, metric)
@@ -133,6 +144,7 @@ def compare(
         with_verdict(pair, rule, words_on_misses(reasons.loc[[pair.arm_a, pair.arm_b]], metric))
         for pair in _holm_adjusted(tested)
     ]
+    volumes = subject_volumes(scores)
     return Comparison(
         metric=metric,
         higher_is_better=higher_is_better,
@@ -153,6 +165,10 @@ def compare(
             [_differences(subjects, pair, metric) for pair in arm_pairs], ignore_index=True
         ),
         all_metrics=describe_all(scores),
+        volumes=volumes,
+        volume_agreement=volume_agreement(volumes, confidence=1 - alpha),
+        detection=detection(scores, confidence=1 - alpha),
+        sites=describe_sites(scores, metric),
     )
 
 
@@ -312,7 +328,7 @@ def write_comparison(
     paper: PaperAnalysis | None = None,
     warning: str | None = None,
 ) -> None:
-    """Write comparison.json, and as CSV summary, pairs, differences, all_metrics; of paper, table1.
+    """Write comparison.json, the tables of `Comparison` as CSV files, and of paper, table1.
 
     comparison.json holds the fields of `Comparison` but its tables, and of `PaperAnalysis`:
     ``metric``, ``higher_is_better``, ``margin`` (null if none), ``alpha``, ``seed``,
@@ -338,10 +354,7 @@ def write_comparison(
     record["anova"] = None if paper is None else _without_nan(asdict(paper.anova))
     record["paper_notes"] = [] if paper is None else paper.notes
     tables = {
-        "summary": comparison.summary,
-        "pairs": comparison.pairs,
-        "differences": comparison.differences,
-        "all_metrics": comparison.all_metrics,
+        name: value for name, value in vars(comparison).items() if isinstance(value, pd.DataFrame)
     }
     try:
         for name, table in tables.items():

@@ -6,7 +6,8 @@ Universal Design, 2008), which readers with any of the common colour vision defi
 apart, without the yellow, which is too pale on white.
 
 No statistics are computed here: means over the runs of one arm are drawn as guides to the eye,
-means with an interval come from `summary.csv` and `pairs.csv`.
+means with an interval come from `summary.csv` and `pairs.csv`, limits of agreement from
+`volume_agreement.csv`.
 """
 
 import textwrap
@@ -193,24 +194,58 @@ def lesion_size_figure(scores: pd.DataFrame, metric: str, arms: Sequence[str]) -
     points = with_lesion.groupby(["arm", "subject"], as_index=False)[[size, metric]].agg(_mean)
     # Within less than a decade, powers of ten alone could leave the axis without a number.
     labelled = (1, 2, 5) if points[size].max() < 10 * points[size].min() else (1,)
-    num_columns = min(len(arms), 3)
-    num_rows = -(-len(arms) // num_columns)
-    figure = Figure(figsize=(WIDTH_INCHES, 0.4 + 2.7 * num_rows))
-    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    for arm, axes in zip(arms, panels.flat, strict=False):
+    figure, panels = _panels(arms)
+    for arm, axes in zip(arms, panels, strict=True):
         color, marker = _look(arms, arm)
         axes.plot(points[size], points[metric], ".", color="#DDDDDD", markersize=5)
         own = points[points["arm"] == arm]
         axes.plot(own[size], own[metric], marker, color=color, markersize=5, alpha=0.85)
-        axes.set_title(textwrap.shorten(arm, 40, placeholder="..."))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=labelled))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    for axes in panels.flat[len(arms) :]:
-        axes.set_visible(False)
     figure.supxlabel("Lesion size (mL)" if size == "reference_ml" else "Lesion size (pixels)")
     figure.supylabel(metric_label(metric))
+    return figure
+
+
+@_styled
+def volume_agreement_figure(
+    volumes: pd.DataFrame, agreement: pd.DataFrame, arms: Sequence[str]
+) -> Figure:
+    """Difference of predicted and reference volume against their mean (Bland and Altman).
+
+    One panel for each arm, all of one scale. Subjects without a lesion are hollow.
+
+    Args:
+        volumes: Rows of `volumes.csv`.
+        agreement: Rows of `volume_agreement.csv`: bias, limits and their intervals.
+        arms: All arms of the study.
+    """
+    figure, panels = _panels(arms)
+    for arm, axes in zip(arms, panels, strict=True):
+        color, marker = _look(arms, arm)
+        axes.axhline(0.0, color="#777777", linewidth=1, zorder=1)
+        levels = agreement[agreement["arm"] == arm]
+        for name, style in (("bias", "-"), ("lower_limit", "--"), ("upper_limit", "--")):
+            columns = [f"{name}_ml", f"{name}_ci_low_ml", f"{name}_ci_high_ml"]
+            for level, low, high in levels[columns].to_numpy(dtype=float):
+                axes.axhspan(low, high, color="#EDF1F5", linewidth=0, zorder=0)
+                axes.axhline(level, color=INK, linewidth=1.2, linestyle=style, zorder=2)
+        own = volumes[volumes["arm"] == arm]
+        for has_lesion, fill in ((True, color), (False, "white")):
+            some = own[(own["reference_ml"] > 0) == has_lesion]
+            axes.plot(
+                some["mean_ml"],
+                some["difference_ml"],
+                marker,
+                color=color,
+                markerfacecolor=fill,
+                markersize=5,
+                alpha=0.85,
+            )
+    figure.supxlabel("Mean of predicted and reference volume (mL)")
+    figure.supylabel("Predicted \N{MINUS SIGN} reference (mL)")
     return figure
 
 
@@ -320,6 +355,20 @@ def examples_figure(examples: Sequence[Example], arms: Sequence[str]) -> Figure:
         for axes in cells:
             axes.set_aspect(example.pixel_aspect)
     return figure
+
+
+def _panels(arms: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each arm, up to three side by side, all of one scale."""
+    num_columns = min(len(arms), 3)
+    num_rows = -(-len(arms) // num_columns)
+    figure = Figure(figsize=(WIDTH_INCHES, 0.4 + 2.7 * num_rows))
+    grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+    panels = list(grid.flat)
+    for axes in panels[len(arms) :]:
+        axes.set_visible(False)
+    for arm, axes in zip(arms, panels, strict=False):
+        axes.set_title(textwrap.shorten(arm, 40, placeholder="..."))
+    return figure, panels[: len(arms)]
 
 
 def _mean(values: "pd.Series[float]") -> float:

@@ -26,6 +26,7 @@ FIGURE_NAMES = (
     "differences",
     "paired_scores",
     "lesion_size",
+    "volume_agreement",
     "examples",
     "validation_loss",
     "training_time",
@@ -48,6 +49,8 @@ class _Counts:
     """Subjects that lack a finite score in a pair of arms: not all of their scores can be drawn."""
     with_lesion_without_score: int
     """Subjects with a lesion, but an undefined or infinite score in some run."""
+    are_repeated: bool
+    """Some subject was tested in several runs of an arm."""
 
 
 def write_report(study_folder: Path) -> Path:
@@ -88,6 +91,9 @@ def write_report(study_folder: Path) -> Path:
     has_lesion = study.scores["reference_pixels"] > 0
     if has_lesion.any():
         drawn["lesion_size"] = figures.lesion_size_figure(study.scores, metric, study.arms)
+    volumes, agreement = study.volumes, study.volume_agreement
+    if volumes is not None and agreement is not None and agreement["num_subjects"].any():
+        drawn["volume_agreement"] = figures.volume_agreement_figure(volumes, agreement, study.arms)
     if examples:
         drawn["examples"] = figures.examples_figure(examples, study.arms)
     if study.training is not None:
@@ -168,6 +174,7 @@ def _count(study: StudyFolder, differences: pd.DataFrame, num_pairs: int) -> _Co
         with_lesion=scores.loc[has_lesion, "subject"].nunique(),
         not_joined=num_subjects - int((finite["subject"].value_counts() == num_pairs).sum()),
         with_lesion_without_score=scores.loc[has_lesion & lacks_score, "subject"].nunique(),
+        are_repeated=bool(scores.duplicated(["arm", "subject"]).any()),
     )
 
 
@@ -205,6 +212,7 @@ def _environment() -> Environment:
     environment.filters.update(
         number=_number,
         p=_p,
+        dash=_number_or_dash,
         decimals=num_decimals,
         metric=metric_label,
         unbroken=lambda text: re.sub(r" (?=[%<=])|(?<=[<=]) ", "\N{NO-BREAK SPACE}", text),
@@ -217,6 +225,16 @@ def _number(value: float | None, decimals: int = 0, *, signed: bool = False) -> 
     exact = float("nan") if value is None else float(value)
     text = figures.number_text(exact, decimals, signed=signed)
     return _traceable(exact, text)
+
+
+def _number_or_dash(value: float, decimals: int = 0, *, signed: bool = False) -> Markup:
+    """As `_number`, for tables in which much may be undefined: a dash leaves the rest readable.
+
+    A number of subjects can be a fraction, which a share of their runs makes it; it keeps a digit.
+    """
+    if np.isnan(value):
+        return _traceable(value, "\N{EN DASH}")
+    return _number(value, decimals or int(round(value, 6) % 1 != 0), signed=signed)
 
 
 def _p(value: float | None, decimals: int = 3, *, equals: str = "") -> Markup:

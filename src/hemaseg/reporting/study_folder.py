@@ -52,15 +52,30 @@ _COLUMNS = {
         "metric arm",
         "num_subjects num_undefined num_infinite mean sd median q1 q3",
     ),
+    "volumes.csv": ("arm subject", "reference_ml mean_ml difference_ml"),
+    "volume_agreement.csv": (
+        "arm",
+        "num_subjects num_undefined num_without_lesion bias_ml bias_ci_low_ml bias_ci_high_ml sd_ml"
+        " lower_limit_ml lower_limit_ci_low_ml lower_limit_ci_high_ml"
+        " upper_limit_ml upper_limit_ci_low_ml upper_limit_ci_high_ml"
+        " concordance concordance_ci_low concordance_ci_high slope slope_p",
+    ),
+    "detection.csv": (
+        "arm",
+        "num_without_lesion num_marked marked_ci_low marked_ci_high"
+        " num_with_lesion num_missed missed_ci_low missed_ci_high"
+        " num_reference_lesions num_detected_lesions false_lesions_per_subject",
+    ),
+    "sites.csv": ("metric site arm", "num_subjects num_undefined mean sd"),
     "table1.csv": ("arm", "num_batches mean sd"),
     "predictions.csv": ("prediction", "subject slice image reference"),
 }
 _TEXT = (
     *("arm", "arm_a", "arm_b", "device", "fold", "image", "metric", "model", "prediction"),
-    *("reference", "scan", "seed", "sentence", "slice", "subject", "verdict"),
+    *("reference", "scan", "seed", "sentence", "site", "slice", "subject", "verdict"),
 )
-# Without a subject that two arms have a score of, or without a metric with a known name.
-_MAY_BE_EMPTY = ("differences.csv", "all_metrics.csv")
+# Without a subject that two arms have a score of, a metric with a known name, or two sites.
+_MAY_BE_EMPTY = ("differences.csv", "all_metrics.csv", "sites.csv")
 # Score tables of other tools need not have these; all their fields are then undefined.
 _OPTIONAL = tuple(_COLUMNS["scores.csv"][1].split())
 
@@ -144,6 +159,10 @@ class StudyFolder:
     pairs: pd.DataFrame
     differences: pd.DataFrame
     all_metrics: pd.DataFrame | None
+    volumes: pd.DataFrame | None
+    volume_agreement: pd.DataFrame | None
+    detection: pd.DataFrame | None
+    sites: pd.DataFrame | None
     table1: pd.DataFrame | None
 
     @property
@@ -185,6 +204,10 @@ def read_study_folder(folder: Path) -> StudyFolder:
         pairs=pairs,
         differences=read_table(folder / "differences.csv"),
         all_metrics=_if_there(read_table, folder / "all_metrics.csv"),
+        volumes=_if_there(read_table, folder / "volumes.csv"),
+        volume_agreement=_if_there(read_table, folder / "volume_agreement.csv"),
+        detection=_if_there(read_table, folder / "detection.csv"),
+        sites=_if_there(read_table, folder / "sites.csv"),
         table1=_if_there(read_table, folder / "table1.csv"),
     )
     _check_agreement(study)
@@ -311,6 +334,7 @@ def _check_agreement(study: StudyFolder) -> None:
         ("summary.csv", set(study.summary["metric"])),
         ("pairs.csv", set(study.pairs["metric"])),
         ("differences.csv", set(study.differences["metric"])),
+        ("sites.csv", set() if study.sites is None else set(study.sites["metric"])),
     ):
         if found and metric not in found:
             raise ComparisonError(
@@ -327,6 +351,10 @@ def _check_agreement(study: StudyFolder) -> None:
         ("differences.csv", study.differences, "arm_a"),
         ("differences.csv", study.differences, "arm_b"),
         ("all_metrics.csv", study.all_metrics, "arm"),
+        ("volumes.csv", study.volumes, "arm"),
+        ("volume_agreement.csv", study.volume_agreement, "arm"),
+        ("detection.csv", study.detection, "arm"),
+        ("sites.csv", study.sites, "arm"),
         ("table1.csv", study.table1, "arm"),
     ):
         if table is not None and (strange := sorted(set(table[column]) - set(study.arms))):

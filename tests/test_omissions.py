@@ -1,0 +1,39 @@
+import pandas as pd
+
+from hemaseg.comparison.omissions import why_undefined, words_on_misses
+from hemaseg.comparison.score_tables import score_cells
+
+NAN = float("nan")
+
+
+def reasons(metric: str, rows: list[tuple[str, float, int, int]]) -> pd.DataFrame:
+    """Of one run of the arms a and b, which score alike: subject, score, pixels."""
+    columns = ["subject", metric, "reference_pixels", "prediction_pixels"]
+    one = pd.DataFrame(rows, columns=columns).assign(fold=0, seed=0)
+    scores = pd.concat([one.assign(arm="a"), one.assign(arm="b")])
+    cells = score_cells(scores, metric)
+    subjects = cells.groupby(level="subject").agg(lambda runs: runs.mean(skipna=False))
+    return why_undefined(scores, cells, subjects, metric)
+
+
+def test_each_reason_is_counted_once() -> None:
+    found = reasons(
+        "precision",
+        [
+            ("scored", 0.5, 9, 9),
+            ("healthy", NAN, 0, 0),
+            ("missed", NAN, 9, 0),
+            ("missed too", NAN, 4, 0),
+        ],
+    )
+    assert found.loc["a"].tolist() == [1, 2, 0]
+    assert found.loc["b"].tolist() == [1, 2, 0]
+    said = words_on_misses(found, "precision")
+    assert "Misses do not count here" in said
+    assert said.endswith("(a: 2, b: 2).")
+
+
+def test_what_the_tables_do_not_tell_is_called_unknown() -> None:
+    found = reasons("hd95_mm", [("scored", 3.0, 9, 9), ("no spacing", NAN, 9, 8)])
+    assert found.loc["a"].tolist() == [0, 0, 1]
+    assert words_on_misses(found, "hd95_mm") == ""
