@@ -376,6 +376,7 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     change_json(folder / "provenance.json", warnings=[evil], command=evil)
     change_table(folder / "costs.csv", lambda table: table.assign(device=evil, model=evil))
     (folder / "study.toml").write_text("# </code></pre><script>alert(2)</script>\n")
+    (folder / "runs" / "study.toml").unlink()  # No plan can have such names.
     write_report(folder)
     html = (folder / "report.html").read_text(encoding="utf-8")
     page = Page(html)
@@ -496,6 +497,7 @@ def test_missed_lesions_and_infinite_distances_are_counted(copy: Path) -> None:
         return table
 
     change_table(copy / "scores.csv", miss)
+    change_table(copy / "sites.csv", lambda table: table.assign(metric="hd95_mm"))
     change_json(copy / "comparison.json", metric="hd95_mm", higher_is_better=False)
     write_report(copy)
     page = read_page(copy)

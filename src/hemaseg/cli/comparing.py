@@ -177,7 +177,7 @@ def anova(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Replay a published one-way ANOVA from its printed table, and say what it leaves open."""
+    """Replay a published one-way ANOVA, and say what it leaves open."""
     from dataclasses import asdict
 
     from hemaseg.comparison.published import (
