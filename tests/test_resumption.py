@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -365,6 +366,22 @@ def test_signals_that_come_twice_without_being_meant_keep_the_step(tmp_path: Pat
     with pytest.raises(Terminated):
         run_with(tmp_path, send)
     assert newest_checkpoint(tmp_path) is not None
+
+
+def test_a_signal_while_the_end_is_written_down_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C has ended the step; then the parent's SIGTERM comes, as `run.json` is written."""
+    before = epochs.Epochs.finish
+
+    def signalled(*args: Any) -> RunRecord:
+        deliver(signal.SIGTERM)
+        return before(*args)
+
+    monkeypatch.setattr(epochs.Epochs, "finish", signalled)
+    with stoppable(), pytest.raises(KeyboardInterrupt):
+        run_with(tmp_path, stopped_after(2, signal.SIGINT))
+    assert read_record(tmp_path / RUN, RunRecord).status == "interrupted"
 
 
 def test_checkpoints_without_their_record_are_not_begun_anew(tmp_path: Path) -> None:

@@ -176,13 +176,17 @@ def train(
                 )
             processes.wait()
     except KeyboardInterrupt:
-        num_done = len(run.state.done)
-        kept = (
-            "weights of the best epoch kept" if num_done else "no epoch was finished, so no weights"
-        )
-        if processes.is_first and num_done == recipe.training.num_epochs:
-            run.write_checkpoint()  # All but the calibration is done.
-        run.finish("interrupted", f"stopped before its end; {kept}", calibration)
+        # Further signals wait meanwhile: a parent sends SIGTERM to whom Ctrl-C has reached already.
+        with stop_requests():
+            num_done = len(run.state.done)
+            kept = (
+                "weights of the best epoch kept"
+                if num_done
+                else "no epoch was finished, so no weights"
+            )
+            if processes.is_first and num_done == recipe.training.num_epochs:
+                run.write_checkpoint()  # All but the calibration is done.
+            run.finish("interrupted", f"stopped before its end; {kept}", calibration)
         raise
     except Exception as error:
         problem = _explained(error, config, device, processes)
