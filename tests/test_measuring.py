@@ -101,7 +101,10 @@ def test_absent_label_is_empty_and_said(tmp_path: Path) -> None:
 def test_probabilities_have_no_labels(tmp_path: Path) -> None:
     voxels = HEAD.mask.astype(np.float32)
     voxels[0, 0, :3] = 0.375
-    (refused,) = measure_files([write_nifti(tmp_path / "p.nii", voxels)], OPTIONS, label=1).failures
+    path = write_nifti(tmp_path / "p.nii", voxels)
+    (refused,) = measure_files([path], OPTIONS).failures
+    assert "--label" not in str(refused)
+    (refused,) = measure_files([path], OPTIONS, label=1).failures
     assert refused.kind == "not-a-mask"
     assert "p.nii: 3 voxels such as 0.375, expected whole numbers" in str(refused)
 

@@ -181,6 +181,7 @@ def anova(
     from dataclasses import asdict
 
     from hemaseg.comparison.published import (
+        MAX_GROUPS,
         MAX_PER_GROUP,
         differences_of_pairs,
         num_consistent_with,
@@ -192,7 +193,7 @@ def anova(
     result = replay_anova(mean, sd, sizes)
     differences = differences_of_pairs(mean, sd, sizes)
     decimals, possible = num_decimals([*mean, *sd]), list[int]()
-    if len(set(sizes)) == 1 and len(mean) <= 10:
+    if len(set(sizes)) == 1 and len(mean) <= MAX_GROUPS:
         possible = num_consistent_with(round(result.p, decimals), mean, sd, decimals=decimals)
     if as_json:
         content = asdict(result) | {

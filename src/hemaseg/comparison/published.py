@@ -26,6 +26,9 @@ from hemaseg.statistics.closed_forms import (
 MAX_PER_GROUP = 10_000
 """Group sizes are searched up to this number."""
 
+MAX_GROUPS = 10
+"""For which sizes are searched."""
+
 
 def replay_anova(means: Sequence[float], sds: Sequence[float], n: int | Sequence[int]) -> Anova:
     """One-way ANOVA of independent groups from their printed means, SDs and sizes.
@@ -152,7 +155,7 @@ def num_consistent_with(
 
     Args:
         p: As printed, in [0, 1].
-        means: As printed, one per group, at most 10 groups.
+        means: As printed, one per group, at most `MAX_GROUPS`.
         sds: As printed, one per group.
         decimals: To which all of them are rounded.
 
@@ -168,10 +171,10 @@ def num_consistent_with(
         [63, 64, 65]
     """
     replay_anova(means, sds, 2)
-    if not 0 <= p <= 1 or len(means) > 10:
+    if not 0 <= p <= 1 or len(means) > MAX_GROUPS:
         raise ComparisonError(
             f"published table: found p = {p} and {len(means)} groups, expected p from 0 to 1 and "
-            "at most 10 groups. Check the numbers."
+            f"at most {MAX_GROUPS} groups. Check the numbers."
         )
     rounding = 0.5 * 10.0**-decimals
     mean, sd = np.asarray(means, dtype=float), np.asarray(sds, dtype=float)

@@ -167,6 +167,8 @@ def _read(files: tuple[Path, ...], options: ReadOptions, label: int | None) -> S
     try:
         return as_mask(scan)
     except ScanError as error:
+        if (scan.voxels % 1).any():
+            raise
         raise ScanError(f"{error} Or choose one label: --label NUMBER.", kind=error.kind) from None
 
 

@@ -190,9 +190,9 @@ def summarize(scores: Scores) -> Summary:
     subjects, slices, batches = scores.subjects, scores.slices, scores.batches
     with_lesion = slices[slices["has_lesion"]]
     has_lesion = subjects["reference_pixels"] > 0
-    ill = subjects[has_lesion]
+    subjects_with_lesion = subjects[has_lesion]
     rows = (
-        [_describe("subject with lesion", name, ill[name]) for name in OF_LESIONS]
+        [_describe("subject with lesion", name, subjects_with_lesion[name]) for name in OF_LESIONS]
         + [_describe("subject", name, subjects[name]) for name in VOLUMES]
         + [_describe("slice with lesion", name, with_lesion[name]) for name in OF_LESIONS[:4]]
         + [_describe("batch", name, batches[name]) for name in ("dice", "pooled_dice")]
@@ -200,7 +200,7 @@ def summarize(scores: Scores) -> Summary:
     return Summary(
         metrics=pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)),
         num_subjects=len(subjects),
-        num_subjects_with_lesion=len(ill),
+        num_subjects_with_lesion=len(subjects_with_lesion),
         num_falsely_marked_subjects=int((subjects.loc[~has_lesion, "prediction_pixels"] > 0).sum()),
         num_missed_subjects=_num_missed(subjects),
         num_slices=len(slices),

@@ -112,12 +112,9 @@ def _stored_header(start: bytearray, screen: Screen) -> Any:
             is_size = len(start) >= size and struct.unpack(f"{order}i", start[:4]) == (size,)
             if is_size and start[place:].startswith(magic):
                 return kind(bytes(start[:size]), order, check=False)
-    is_packed = start.startswith(b"\x1f\x8b")
-    advice = (
-        "Name it .nii.gz, for it is packed."
-        if is_packed
-        else ("Convert the file, for example with dcm2niix.")
-    )
+    advice = "Convert the file, for example with dcm2niix."
+    if start.startswith(b"\x1f\x8b"):
+        advice = "Name it .nii.gz, for it is packed."
     raise screen.error(
         "nifti-header",
         f"no NIfTI header in the first {len(start)} bytes, expected one of a single-file "
