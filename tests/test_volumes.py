@@ -77,3 +77,13 @@ def test_without_volumes_all_is_undefined_and_counted(column: str) -> None:
 def test_a_volume_that_is_no_number_is_refused() -> None:
     with pytest.raises(ComparisonError, match="reference_ml must hold numbers, found 'none'"):
         subject_volumes(SCORES.assign(reference_ml="none"))
+
+
+@pytest.mark.parametrize("column", ["prediction_ml", "reference_ml"])
+def test_a_volume_below_0_is_refused_and_not_averaged(column: str) -> None:
+    """Such as -1 for a mask that a tool could not make."""
+    scores = SCORES.assign(**{column: SCORES[column].where(SCORES["subject"] != "s1", -1.0)})
+    with pytest.raises(
+        ComparisonError, match=rf"{column} of arm b, subject s1 is -1, .* 0 or more"
+    ):
+        subject_volumes(scores)

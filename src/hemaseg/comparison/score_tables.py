@@ -21,6 +21,12 @@ LESION_METRICS = (*FRACTIONS, "hd95_mm", "assd_mm")
 ERRORS = ("hd95_mm", "assd_mm", "absolute_volume_error_ml")
 """Metrics from 0 up of which less is better; more is of `FRACTIONS`."""
 
+AMOUNTS = (
+    *("prediction_ml", "reference_ml", "prediction_pixels", "reference_pixels"),
+    *("num_reference_lesions", "num_detected_lesions", "num_false_lesions"),
+)
+"""Volumes and counts of a subject, from 0 up."""
+
 METRICS = (*LESION_METRICS, "volume_error_ml", "absolute_volume_error_ml")
 """All metrics that have one value per subject, as columns of a score table."""
 
@@ -202,6 +208,8 @@ def _require_sound_values(scores: pd.DataFrame, metric: str) -> None:
         first = outside.iloc[0]
         if metric in FRACTIONS:
             expected = "0 to 1. Correct it (divide a percentage by 100)"
+        elif metric in AMOUNTS:
+            expected = "0 or more. Correct it (empty if undefined)"
         elif metric in ERRORS:
             expected = "0 or more. Correct it (empty if undefined, inf if missed)"
         else:
@@ -221,7 +229,7 @@ def metric_range(metric: str) -> tuple[float, float]:
     """
     if metric in FRACTIONS:
         return 0.0, 1.0
-    return (0.0 if metric in ERRORS else -np.inf), np.inf
+    return (0.0 if metric in (*ERRORS, *AMOUNTS) else -np.inf), np.inf
 
 
 def _listed(rows: list[list[str]]) -> str:
