@@ -146,8 +146,9 @@ def test_a_processor_without_bf16_is_told_so(monkeypatch: pytest.MonkeyPatch) ->
     import openvino
 
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
-    with pytest.raises(EngineError, match="does not compute in bf16"):
-        OpenVinoEngine(network(), SIZE, "bf16")
+    for engine in ("openvino", "auto"):
+        with pytest.raises(EngineError, match="does not compute in bf16"):
+            choose_engine(network(), SIZE, EngineOptions(engine, "bf16", "cpu"))
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:

@@ -7,7 +7,6 @@ their masks are the same but for a pixel in 100,000.
 Shape legend: N slices of a call, H rows, W columns (H = W).
 """
 
-from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol, cast
@@ -77,12 +76,16 @@ class TorchEngine:
         return cast(Tensor, logits.float())
 
 
+class NoBf16Error(EngineError):
+    """The processor does not compute in bf16."""
+
+
 class OpenVinoEngine:
     """OpenVINO, on a CPU: a stream of one thread for each worker.
 
     Raises:
-        EngineError: It is not installed, has no translation of the network, or the processor does
-            not compute in bf16.
+        EngineError: It is not installed, or has no translation of the network.
+        NoBf16Error: The processor does not compute in bf16.
     """
 
     name = "openvino"
@@ -107,9 +110,8 @@ class OpenVinoEngine:
         if precision == "bf16" and "BF16" not in core.get_property(
             "CPU", "OPTIMIZATION_CAPABILITIES"
         ):
-            raise EngineError(
-                "this processor does not compute in bf16, openvino would use fp32. Leave out "
-                "--precision bf16."
+            raise NoBf16Error(
+                "this processor does not compute in bf16. Leave out --precision bf16."
             )
         settings = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
@@ -157,7 +159,8 @@ def choose_engine(
         options: What is asked for.
 
     Raises:
-        EngineError: The engine that was named cannot run this.
+        EngineError: The engine that was named cannot run this, or it is left to us, and OpenVINO
+            finds that the processor does not compute in bf16.
         ConfigError: The device does not exist.
     """
     options = options or EngineOptions()
@@ -170,9 +173,12 @@ def choose_engine(
             )
         return OpenVinoEngine(network, image_size, options.precision)
     if options.engine == "auto" and device.type == "cpu":
-        # PyTorch runs what OpenVINO cannot, and all where there is none.
-        with suppress(EngineError):
+        try:
             return OpenVinoEngine(network, image_size, options.precision)
+        except NoBf16Error:
+            raise  # PyTorch would emulate it, and be slower than in fp32.
+        except EngineError:
+            pass  # PyTorch runs what OpenVINO cannot, and all where there is none.
     return TorchEngine(network, device, options.precision)
 
 
