@@ -203,7 +203,8 @@ def limits_table() -> str:
 
 def bench_table(model: str) -> str:
     """How each way to run a network did, beside PyTorch as it comes."""
-    results = json.loads((RESULTS / "bench.json").read_text(encoding="utf-8"))["results"]
+    name = "bench-mri.json" if model == "mri" else "bench.json"
+    results = json.loads((RESULTS / name).read_text(encoding="utf-8"))["results"]
     head = ["run by", "in", "ms per slice", "times as fast", "of the limit", "load, s"]
     head += ["first slice, s", "peak, MiB", "mask pixels flipped", "Dice", "volume"]
     rows = []
@@ -398,7 +399,7 @@ COST_TABLES: dict[str, Callable[[], str]] = {
     "guarantees": guarantees_table,
     **{
         f"bench-{model}": partial(bench_table, model)
-        for model in ("ct", "dr_unet", "unet", "dense_unet")
+        for model in ("ct", "mri", "dr_unet", "unet", "dense_unet")
     },
 }
 STUDY_TABLES: dict[str, Callable[[str], str]] = {
