@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hemaseg.comparison.score_tables import LESION_METRICS
 from hemaseg.errors import EvaluationError
 from hemaseg.evaluation.tables import (
     BATCH_COLUMNS,
-    OF_LESIONS,
     SLICE_COLUMNS,
     SUBJECT_COLUMNS,
     Scores,
@@ -220,10 +218,6 @@ def test_a_false_alarm_does_not_change_the_mean_over_lesions() -> None:
     pd.testing.assert_frame_equal(right.metrics, wrong.metrics)
     assert (right.num_falsely_marked_subjects, wrong.num_falsely_marked_subjects) == (0, 1)
     assert (wrong.num_subjects, wrong.num_subjects_with_lesion) == (3, 2)
-
-
-def test_metrics_of_lesions_are_those_of_a_comparison() -> None:
-    assert set(OF_LESIONS) == set(LESION_METRICS)
 
 
 def test_summary_as_json_knows_undefined_from_infinite() -> None:

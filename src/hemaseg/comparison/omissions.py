@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from hemaseg.comparison.score_tables import LESION_METRICS, number_cells
+from hemaseg.comparison.score_tables import number_cells
 from hemaseg.comparison.wording import metric_label
+from hemaseg.evaluation.tables import LESION_METRICS
 
 REASONS = {
     "without_lesion": "without a lesion",

@@ -8,15 +8,13 @@ import numpy as np
 import pandas as pd
 
 from hemaseg.errors import ComparisonError
+from hemaseg.evaluation.tables import LESION_METRICS, OVERLAPS
 
 KEYS = ["arm", "subject", "fold", "seed"]
 """Columns that, together, name one row of the scores."""
 
-FRACTIONS = ("dice", "iou", "sensitivity", "precision", "surface_dice")
+FRACTIONS = (*OVERLAPS, "surface_dice")
 """Metrics that lie in [0, 1]."""
-
-LESION_METRICS = (*FRACTIONS, "hd95_mm", "assd_mm")
-"""Metrics of how well a lesion was found: subjects without a lesion have none."""
 
 ERRORS = ("hd95_mm", "assd_mm", "absolute_volume_error_ml")
 """Metrics from 0 up of which less is better; more is of `FRACTIONS`."""

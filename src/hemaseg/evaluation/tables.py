@@ -17,9 +17,13 @@ from hemaseg.errors import EvaluationError
 from hemaseg.files import write_text
 from hemaseg.metrics.surfaces import percentile
 
+OVERLAPS = ("dice", "iou", "sensitivity", "precision")
+LESION_METRICS = (*OVERLAPS, "hd95_mm", "assd_mm", "surface_dice")
+"""Metrics of how well a lesion was found: subjects without a lesion have none."""
+
 SUBJECT_COLUMNS = (
     *("subject", "site", "num_slices"),
-    *("dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "surface_dice"),
+    *LESION_METRICS,
     "surface_tolerance_mm",
     *("prediction_ml", "reference_ml", "volume_error_ml", "absolute_volume_error_ml"),
     *("prediction_pixels", "reference_pixels"),
@@ -29,7 +33,7 @@ SUBJECT_COLUMNS = (
 )
 SLICE_COLUMNS = (
     *("subject", "scan", "slice"),
-    *("dice", "iou", "sensitivity", "precision"),
+    *OVERLAPS,
     *("prediction_pixels", "reference_pixels", "overlap_pixels"),
     *("has_lesion", "false_alarm"),
 )
@@ -38,7 +42,6 @@ SUMMARY_COLUMNS = (
     *("unit", "metric", "num", "num_undefined"),
     *("mean", "sd", "median", "q1", "q3"),
 )
-OF_LESIONS = ("dice", "iou", "sensitivity", "precision", "hd95_mm", "assd_mm", "surface_dice")
 VOLUMES = ("prediction_ml", "reference_ml", "volume_error_ml", "absolute_volume_error_ml")
 EMPTY_MASK_RULES = (
     "Empty masks: Dice, IoU and surface Dice are undefined if both masks are empty and 0 if one "
@@ -192,9 +195,12 @@ def summarize(scores: Scores) -> Summary:
     has_lesion = subjects["reference_pixels"] > 0
     subjects_with_lesion = subjects[has_lesion]
     rows = (
-        [_describe("subject with lesion", name, subjects_with_lesion[name]) for name in OF_LESIONS]
+        [
+            _describe("subject with lesion", name, subjects_with_lesion[name])
+            for name in LESION_METRICS
+        ]
         + [_describe("subject", name, subjects[name]) for name in VOLUMES]
-        + [_describe("slice with lesion", name, with_lesion[name]) for name in OF_LESIONS[:4]]
+        + [_describe("slice with lesion", name, with_lesion[name]) for name in OVERLAPS]
         + [_describe("batch", name, batches[name]) for name in ("dice", "pooled_dice")]
     )
     return Summary(
