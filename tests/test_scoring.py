@@ -21,7 +21,13 @@ from PIL import Image
 from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.errors import EvaluationError
 from hemaseg.evaluation.scoring import MAX_VOXELS, evaluate, evaluate_cohort
-from hemaseg.evaluation.tables import BATCH_COLUMNS, SLICE_COLUMNS, SUBJECT_COLUMNS, Scores
+from hemaseg.evaluation.tables import (
+    BATCH_COLUMNS,
+    SLICE_COLUMNS,
+    SUBJECT_COLUMNS,
+    Scores,
+    summarize,
+)
 
 EMPTY = ("....", "....", "....")
 SQUARE = ("##..", "##..", "....")
@@ -230,14 +236,28 @@ def test_scans_of_a_subject_are_pooled(tmp_path: Path) -> None:
         hd95_mm=math.inf,
         assd_mm=math.inf,
         surface_dice=2 / 3,
-        prediction_ml=0.001,
-        reference_ml=0.009,
-        volume_error_ml=-0.008,
-        absolute_volume_error_ml=0.008,
         num_reference_lesions=2,
         num_detected_lesions=1,
     )
     assert scores.slices["scan"].tolist() == ["day1"] * 5 + ["day2"] * 5
+
+
+def test_errors_of_volume_do_not_cancel_between_scans(tmp_path: Path) -> None:
+    small, large = np.zeros((2, 5, 5, 5), dtype=bool)
+    small[2, 2, 2], large[1:4, 2, 2] = True, True
+    write_nifti(tmp_path / "a" / "s" / "day1.nii", small, np.eye(4))
+    write_nifti(tmp_path / "b" / "s" / "day1.nii", large, np.eye(4))
+    write_nifti(tmp_path / "a" / "s" / "day2.nii", large, np.eye(4))
+    write_nifti(tmp_path / "b" / "s" / "day2.nii", small, np.eye(4))
+    scores = evaluate(tmp_path / "a", tmp_path / "b")
+    check(
+        only_row(scores.subjects),
+        prediction_ml=0.002,
+        reference_ml=0.002,
+        volume_error_ml=0.0,
+        absolute_volume_error_ml=0.002,
+    )
+    assert "1 subjects have several scans" in " ".join(summarize(scores).sentences)
 
 
 def make_cohort(

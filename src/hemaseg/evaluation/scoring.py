@@ -1,7 +1,7 @@
 """Two sets of mask files to tables of scores: per subject, per slice, and per batch of slices.
 
-The subject is the unit of analysis: all slices and scans of a person are scored as one. Definitions
-and empty cases are in `docs/metrics.md`.
+The subject is the unit of analysis: all slices and scans of a person make one row. Definitions and
+empty cases are in `docs/metrics.md`.
 """
 
 import math
@@ -321,13 +321,17 @@ def _slice_rows(subject: str, scan: str, score: _ScanScore) -> list[dict[str, ob
 def _subject_row(
     subject: str, site: str, scans: list[_ScanScore], tolerance_mm: float
 ) -> dict[str, object]:
-    """Row of a subject: its scans pooled, as if they were one."""
+    """Row of a subject: its scans pooled, as if they were one, but for volumes, which are means.
+
+    A sum would be a volume that no scan has, and errors of scans would cancel in it.
+    """
     overlap = sum((scan.overlap for scan in scans), OverlapCounts())
     surfaces = [scan.surfaces for scan in scans if scan.surfaces is not None]
     distances = sum(surfaces[1:], surfaces[0]) if len(surfaces) == len(scans) else None
     lesions = sum((scan.lesions for scan in scans[1:]), scans[0].lesions)
-    prediction_ml = sum(scan.overlap.prediction_size * scan.voxel_ml for scan in scans)
-    reference_ml = sum(scan.overlap.reference_size * scan.voxel_ml for scan in scans)
+    predictions_ml = np.array([scan.overlap.prediction_size * scan.voxel_ml for scan in scans])
+    references_ml = np.array([scan.overlap.reference_size * scan.voxel_ml for scan in scans])
+    errors_ml = predictions_ml - references_ml
     without_lesion = [
         counts for scan in scans for counts in scan.slices if counts.reference_size == 0
     ]
@@ -338,10 +342,10 @@ def _subject_row(
         **_overlap_columns(overlap),
         **_surface_columns(distances, tolerance_mm),
         "surface_tolerance_mm": tolerance_mm,
-        "prediction_ml": prediction_ml,
-        "reference_ml": reference_ml,
-        "volume_error_ml": prediction_ml - reference_ml,
-        "absolute_volume_error_ml": abs(prediction_ml - reference_ml),
+        "prediction_ml": predictions_ml.mean(),
+        "reference_ml": references_ml.mean(),
+        "volume_error_ml": errors_ml.mean(),
+        "absolute_volume_error_ml": np.abs(errors_ml).mean(),
         "num_reference_lesions": lesions.num_reference_lesions,
         "num_detected_lesions": lesions.num_detected_lesions,
         "num_predicted_lesions": lesions.num_predicted_lesions,

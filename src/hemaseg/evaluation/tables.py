@@ -83,6 +83,7 @@ class Summary:
         num_subjects_with_lesion: Those with a lesion.
         num_missed_subjects: Those with a lesion of which not a voxel was found.
         num_falsely_marked_subjects: Those without lesion in whom one was predicted.
+        num_subjects_with_several_scans: Whose volumes are means over their scans.
         num_slices: Slices that were scored.
         num_slices_with_lesion: Those with a lesion.
         num_missed_slices: Slices with a lesion of which not a pixel was found.
@@ -97,6 +98,7 @@ class Summary:
     num_subjects_with_lesion: int
     num_missed_subjects: int
     num_falsely_marked_subjects: int
+    num_subjects_with_several_scans: int
     num_slices: int
     num_slices_with_lesion: int
     num_missed_slices: int
@@ -109,6 +111,10 @@ class Summary:
     def sentences(self) -> tuple[str, ...]:
         """The counts in words, and the rules for empty masks."""
         num_without = self.num_slices - self.num_slices_with_lesion
+        several = (
+            f"{self.num_subjects_with_several_scans} subjects have several scans: their volumes "
+            "and errors of volume are means over scans, other scores pool them.",
+        )
         return (
             f"{self.num_subjects_with_lesion} subjects with a lesion, {self.num_missed_subjects} "
             "missed (not a voxel of it was found); "
@@ -118,6 +124,7 @@ class Summary:
             f"{num_without} without, {self.num_false_alarm_slices} false alarms.",
             f"{self.num_reference_lesions} lesions, {self.num_detected_lesions} detected; "
             f"{self.num_false_lesions} false lesions.",
+            *(several if self.num_subjects_with_several_scans else ()),
             EMPTY_MASK_RULES,
         )
 
@@ -193,6 +200,7 @@ def summarize(scores: Scores) -> Summary:
     subjects, slices, batches = scores.subjects, scores.slices, scores.batches
     with_lesion = slices[slices["has_lesion"]]
     has_lesion = subjects["reference_pixels"] > 0
+    num_scans = slices.groupby("subject")["scan"].nunique()
     subjects_with_lesion = subjects[has_lesion]
     rows = (
         [
@@ -209,6 +217,7 @@ def summarize(scores: Scores) -> Summary:
         num_subjects_with_lesion=len(subjects_with_lesion),
         num_falsely_marked_subjects=int((subjects.loc[~has_lesion, "prediction_pixels"] > 0).sum()),
         num_missed_subjects=_num_missed(subjects),
+        num_subjects_with_several_scans=int((num_scans > 1).sum()),
         num_slices=len(slices),
         num_slices_with_lesion=len(with_lesion),
         num_missed_slices=_num_missed(slices),
