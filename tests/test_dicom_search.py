@@ -125,7 +125,7 @@ def test_descriptions_and_places_do_not_identify(tmp_path: Path) -> None:
     ):
         path.rename(tmp_path / f"doe {path.name}")
     series = only(tmp_path)
-    assert series.description == "[...]? head"
+    assert series.description == "[...] head"
     assert {"Doe", "Jane"} <= set(series.identity)
     assert "/[...] 001-0001.dcm: position" in str(series.error)
     assert "Doe" not in repr(series)

@@ -10,6 +10,7 @@ import numpy as np
 from pydicom import Dataset
 
 from hemaseg.dicom.attributes import anonymous, identity_words, number, quiet_pydicom, text
+from hemaseg.dicom.descriptions import known_words
 from hemaseg.dicom.objects import MODALITIES, Frame, read_object
 from hemaseg.dicom.places import Place, one_family, opener
 from hemaseg.dicom.series import Instance, Series, SeriesListing
@@ -216,7 +217,7 @@ def _series(path: Path, group: list[Instance], words: frozenset[str]) -> Series:
         uid=_text(first.header, "SeriesInstanceUID"),
         number=_number(first.header),
         modality=MODALITIES.get(first.modality, anonymous(first.modality[:16], words)),
-        description=anonymous(description[:64], words),
+        description=anonymous(known_words(description[:64]), words),
         num_images=sum(one.object.form.num_frames if one.object.form else 1 for one in group),
         role=next((role for role in roles if role != "original"), "original"),
         plane=plane,

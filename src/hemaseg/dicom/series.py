@@ -31,7 +31,7 @@ class Series:
         uid: SeriesInstanceUID.
         number: SeriesNumber; None if absent.
         modality: `CT`, `MRI`, or the name that DICOM has for another.
-        description: SeriesDescription, free of what identifies the patient.
+        description: What SeriesDescription says in words of radiology; see `known_words`.
         num_images: Slices.
         role: What the images are.
         plane: `axial`, `coronal`, `sagittal` by the normal of the slices; empty if unknown.
