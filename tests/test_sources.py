@@ -315,6 +315,24 @@ def test_a_path_that_identifies_is_not_shown(tmp_path: Path, place: str) -> None
     assert (kept.name, kept.shown) == (Path(place).name, str(tmp_path / place))
 
 
+def test_a_name_of_a_list_holds_where_its_path_identifies(tmp_path: Path) -> None:
+    head_series(tmp_path / "DOE_JOHN", patient_name="Doe^John")
+    (tmp_path / "list.csv").write_text("image,name\nDOE_JOHN,ICH-001\n")
+    (source,) = find(tmp_path / "list.csv").sources
+    assert (source.name, source.shown, source.is_renamed) == ("ICH-001", "ICH-001", False)
+    (tmp_path / "list.csv").write_text("image,name\nDOE_JOHN,doe\n")
+    (source,) = find(tmp_path / "list.csv").sources
+    assert source.name.startswith("series-")
+    assert source.is_renamed
+
+
+def test_pseudonyms_are_names(tmp_path: Path) -> None:
+    pseudonym = {"patient_name": "ICH-0123", "patient_id": "ICH-0123"}
+    head_series(tmp_path / "ICH-0123", **pseudonym, PatientIdentityRemoved="YES")
+    (source,) = find(tmp_path / "ICH-0123").sources
+    assert (source.name, source.shown) == ("ICH-0123", str(tmp_path / "ICH-0123"))
+
+
 def test_a_path_that_does_not_identify_is_shown(tmp_path: Path) -> None:
     head_series(tmp_path / "p17", patient_name="Quxley^Zebedee", patient_id="17")
     (source,) = find(tmp_path / "p17").sources

@@ -81,7 +81,7 @@ def check(
         verdicts = [one.verdict for one in checked]
         counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("usable", "repaired", "refused"))
         typer.echo(f"{len(checked)} scans: {counts}")
-        _note_left_out(found)
+        _note_names(found)
     if any(one.verdict == "refused" for one in checked):
         raise typer.Exit(1)
 
@@ -166,7 +166,7 @@ def predict(
     found = find_sources(
         scans, options, series=series, keep_identity=keep_identity, leave_out=output
     )
-    _note_left_out(found)
+    _note_names(found)
     if not found.sources:
         raise ConfigError(
             "\n  ".join(
@@ -312,11 +312,18 @@ def _predict_cohort(
     typer.echo("Research use only; not a medical device.")
 
 
-def _note_left_out(found: "Sources") -> None:
+def _note_names(found: "Sources") -> None:
     if found.left_out:
         typer.echo(
             f"{len(found.left_out)} files left out, whose names say that they are masks, such as "
             f"{found.left_out[0]}. Name them one by one to have them taken for scans.",
+            err=True,
+        )
+    if renamed := [source.name for source in (*found.sources, *found.failed) if source.is_renamed]:
+        typer.echo(
+            f"{len(renamed)} scans are named by a hash, such as {renamed[0]}: their names hold a "
+            "name or number of the patient in the header. Give them names in a list of scans, or "
+            "pass --keep-identity.",
             err=True,
         )
 

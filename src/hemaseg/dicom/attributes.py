@@ -155,16 +155,23 @@ def _undecodable(keyword: str) -> ScanError:
 def identity_words(header: Dataset) -> frozenset[str]:
     """Words by which the patient, or those who treat them, can be recognised.
 
+    Where the header says that identity was removed, name and number are those of a study.
+
     >>> header = Dataset()
     >>> header.PatientName = "Doe^Jane"
     >>> sorted(identity_words(header))
     ['Doe', 'Jane']
+    >>> header.PatientIdentityRemoved = "YES"
+    >>> sorted(identity_words(header))
+    []
     """
     words: set[str] = set()
-    for keyword in _NAMES:
+    is_removed = _texts(header, "PatientIdentityRemoved") == ["YES"]
+    pseudonyms = ("PatientName", "PatientID") if is_removed else ()
+    for keyword in (keyword for keyword in _NAMES if keyword not in pseudonyms):
         for name in _texts(header, keyword):
             words.update(re.split(r"[\^=,;\s]+", name))
-    for keyword in _NUMBERS:
+    for keyword in (keyword for keyword in _NUMBERS if keyword not in pseudonyms):
         words.update(_texts(header, keyword))
     for day in _texts(header, "PatientBirthDate"):
         words |= {day, f"{day[:4]}-{day[4:6]}-{day[6:]}", f"{day[6:]}.{day[4:6]}.{day[:4]}"}

@@ -50,6 +50,7 @@ class Source:
         findings: Of the search.
         identity: Words that identify the patient, which no message may show.
         problem: Why there is nothing to read; None if there seems to be something.
+        is_renamed: Whether its name would have identified the patient.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Source:
     findings: tuple[Finding, ...] = ()
     identity: tuple[str, ...] = field(default=(), repr=False)
     problem: ScanError | None = None
+    is_renamed: bool = False
 
     def sha256(self) -> str:
         """Hash of the bytes of all files, in order, and of which series is taken from them.
@@ -109,10 +111,14 @@ class Sources:
 
 @dataclass(frozen=True)
 class _Found:
-    """A source without name, and what its name is made of: folders and name, the last one first."""
+    """A source without name, and what its name is made of: folders and name, the last one first.
+
+    Below a folder that identifies a patient, any name is taken to, but that which a list gives.
+    """
 
     source: Source
     parts: tuple[str, ...]
+    is_listed: bool = False
 
 
 def find_sources(
@@ -131,8 +137,8 @@ def find_sources(
     DICOM study is a scan, and files whose names say that they are masks are left out.
 
     A name is that of the file or folder, with as many of the folders above it as make it unique. A
-    DICOM scan whose path holds a word that identifies its patient is named `series-` and 8 digits
-    of the hash of its SeriesInstanceUID.
+    DICOM scan whose path, or name in a list, holds a word that identifies its patient is named
+    `series-` and 8 digits of the hash of its SeriesInstanceUID.
 
     Args:
         paths: What the user named. Of scans that are named twice, the first counts.
@@ -160,6 +166,7 @@ def find_sources(
             _Found(
                 replace(item.source, modality=wish.modality),
                 (wish.name, *item.parts) if wish.name else item.parts,
+                is_listed=bool(wish.name),
             )
             for item in here
         ]
@@ -378,15 +385,16 @@ def _named(found: list[_Found], *, keep_identity: bool) -> list[Source]:
     if not keep_identity:
         for index, name in enumerate(unique_names(parts)):
             source = found[index].source
-            if source.series and identifies(f"{name} {source.shown}", source.identity):
+            text = name if found[index].is_listed else f"{name} {source.shown}"
+            if source.series and identifies(text, source.identity):
                 digits = hashlib.sha256(source.series.uid.encode()).hexdigest()[:8]
                 parts[index] = (f"series-{digits}",)
     sources = []
     for name, own, item in zip(unique_names(parts), parts, found, strict=True):
-        source = replace(item.source, name=name)
+        source = replace(item.source, name=name, is_renamed=own != item.parts)
         if keep_identity:
             source = replace(source, identity=())
-        elif own != item.parts:
+        elif source.series and identifies(source.shown, source.identity):
             source = replace(source, shown=name)
         if source.problem is not None:
             text = source.anonymous(str(source.problem))

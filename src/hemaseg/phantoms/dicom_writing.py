@@ -92,6 +92,8 @@ def _shared(head: Head, seed: int) -> Dataset:
         "PatientID": f"HEMASEG-PHANTOM-{seed}",
         "PatientBirthDate": "",
         "PatientSex": "",
+        "PatientIdentityRemoved": "YES",
+        "DeidentificationMethod": "No patient",
         "PatientComments": "Synthetic head made by a program; no patient",
         "StudyDate": "20000101",
         "StudyTime": "000000",
