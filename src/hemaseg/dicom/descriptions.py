@@ -1,8 +1,8 @@
 """What a series' description says of the scan: words of radiology, and nothing else.
 
-A description is free text. It tells a plain CT from an angiography, which a user must see to choose;
-but people write names and birth dates into it that stand nowhere else in the header, so that
-nothing could tell that they identify. Only words of the list below are shown.
+A description is free text. It tells a plain CT from an angiography, which a user must see to
+choose; but people write names and birth dates into it that stand nowhere else in the header, so
+that nothing could tell that they identify. Only words of the list below are shown.
 """
 
 import re
@@ -10,21 +10,21 @@ import re
 _WORDS = frozenset(
     """
     head brain skull cranium cranial cranio cerebrum cerebral neck cervical spine sinus orbit face
-    schaedel sch\u00e4del kopf hirn gehirn crane cr\u00e2ne tete t\u00eate cerveau cabeza craneo cr\u00e1neo
-    cerebro testa cranio encefalo hersenen hoofd
+    schaedel sch\u00e4del kopf hirn gehirn crane cr\u00e2ne tete t\u00eate cerveau cabeza craneo
+    cr\u00e1neo cerebro testa encefalo hersenen hoofd
     ct mr mri cta ctv ctp mra mrv angio angiography angiographie perfusion venography stroke trauma
-    ax axial axi cor coronal sag sagittal obl oblique tra transversal mpr mip minip vrt 2d 3d fl2d fl3d
-    vol volume helical spiral seq sequence sequential incremental recon reformat reformatted
+    ax axial axi cor coronal sag sagittal obl oblique tra transversal mpr mip minip vrt 2d 3d fl2d
+    fl3d vol volume helical spiral seq sequence sequential incremental recon reformat reformatted
     bone soft tissue brainkernel kernel std standard sharp smooth detail edge window
     knochen weichteil os hueso blando osso
     thin thick slice slices d\u00fcnn duenn dick fin
     plain native nativ nc non noncontrast contrast unenhanced enhanced without with wo w pre post km
     gad gd sans avec injection con sin contraste
-    t1 t1w t2 t2w t2star pd pdw flair swi gre ffe ffs dwi adc trace b0 b1000 epi se tse fse tof ir stir
-    mprage bravo space cube vista propeller blade haste fs fatsat dark fluid hemo heme
+    t1 t1w t2 t2w t2star pd pdw flair swi gre ffe ffs dwi adc trace b0 b1000 epi se tse fse tof ir
+    stir mprage bravo space cube vista propeller blade haste fs fatsat dark fluid hemo heme
     localizer localiser scout topogram topo survey surview dose report protocol screenshot derived
     original primary synthetic phantom series
-    """.split()
+    """.split()  # noqa: SIM905 (a list of literals would be one word to a line)
 )
 _TOKEN = re.compile(
     r"""
