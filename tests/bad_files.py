@@ -99,6 +99,11 @@ def png_of_one_grey(folder: Path) -> Path:
     return _picture(folder / "slice.png", np.full((64, 64), 90, np.uint8))
 
 
+@INPUTS.add("label-map")
+def png_of_a_mask(folder: Path) -> Path:
+    return _picture(folder / "slice.png", np.where(HEAD.voxels[8] > 40, 255, 0).astype(np.uint8))
+
+
 @INPUTS.add("mixed-stack")
 def pngs_of_two_sizes(folder: Path) -> Path:
     for number in range(6):

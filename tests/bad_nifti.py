@@ -183,6 +183,12 @@ def nifti_of_zeros(folder: Path) -> Path:
     return write(folder / "head.nii.gz", head_bytes(np.zeros_like(HEAD.voxels)))
 
 
+@INPUTS.add("label-map")
+def nifti_of_three_labels(folder: Path) -> Path:
+    labels = np.digitize(HEAD.voxels, (0, 30, 60)).astype(np.float32)
+    return write(folder / "head.nii.gz", head_bytes(labels))
+
+
 @INPUTS.add("not-hu", modality="CT")
 def nifti_ct_as_grey_values(folder: Path) -> Path:
     voxels = np.interp(HEAD.voxels, (0, 80), (0, 255)).astype(np.uint8)

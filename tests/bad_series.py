@@ -142,6 +142,19 @@ def dicom_with_gantry_tilt(folder: Path) -> Path:
     return folder / "series"
 
 
+@INPUTS.add("wide-gaps")
+def dicom_of_every_second_slice(folder: Path) -> Path:
+    for path in series(folder / "series", num_slices=30, spacing_mm=5.0)[1::2]:
+        path.unlink()
+    return folder / "series"
+
+
+@INPUTS.add("bone-kernel")
+def dicom_for_bone(folder: Path) -> Path:
+    series(folder / "series", SeriesDescription="Head bone 5 mm")
+    return folder / "series"
+
+
 @INPUTS.add("oblique")
 def dicom_of_oblique_slices(folder: Path) -> Path:
     turn = np.radians(15)

@@ -75,7 +75,7 @@ def test_nifti_in_and_masks_on_the_same_grid_out(hemaseg: Verb, folder: Path) ->
     assert (ended.status, ended.err) == (0, "")
     assert ended.out == (
         "out: 2 of 2 cases done (0 of them before), 0 failed. Research use only; not a medical "
-        "device.\n"
+        "device.\nNoted, see docs/screening.md: modality-guessed (2).\n"
     )
     scan, mask, probability = (
         nib.Nifti1Image.from_filename(path)

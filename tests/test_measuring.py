@@ -262,6 +262,13 @@ def test_folder_of_masks_beside_images(tmp_path: Path) -> None:
     assert [row["name"] for row in measured.rows] == ["1", "s9_MASK", "s10_MASK"]
 
 
+def test_masks_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        write_nifti(tmp_path / patient / "ct_mask.nii.gz", HEAD.mask.astype(np.uint8))
+    measured = measure_files([tmp_path], OPTIONS)
+    assert [row["name"] for row in measured.rows] == ["p1_ct_mask", "p2_ct_mask"]
+
+
 def test_a_mask_named_twice_is_measured_once(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "a.nii", HEAD.mask.astype(np.uint8))
     assert len(measure_files([path, tmp_path, path], OPTIONS).rows) == 1

@@ -79,6 +79,18 @@ def test_constant_images_are_refused(value: int) -> None:
     assert refusal(made_scan(np.full((1, 4, 6), value, np.uint8))).kind == "constant"
 
 
+def test_masks_are_refused_and_windowed_pictures_are_not() -> None:
+    head_voxels = small_head(1, has_lesion=True).voxels
+    for high, found in ((1, "0 or 1"), (255, "0 or 255")):
+        error = refusal(head((high * (head_voxels > 60)).astype(np.int16)))
+        assert error.kind == "label-map"
+        assert f"all voxels are {found}, expected a picture of a head" in str(error)
+    labels = np.clip(head_voxels // 20, 0, 3).astype(np.uint8)
+    assert "whole numbers from 0 to 3" in str(refusal(made_scan(labels)))
+    assert screened(made_scan(np.clip(head_voxels, 0, 80).astype(np.uint8))) == ()
+    assert screened(made_scan(np.clip(head_voxels / 80, 0, 1).astype(np.float32))) == ()
+
+
 def test_pictures_are_asked_for_nothing_else() -> None:
     assert screened(made_scan(gradient()[np.newaxis])) == ()
     assert screened(made_scan(gradient(np.uint16)[np.newaxis])) == ()

@@ -1,6 +1,7 @@
 """Verbs from scans to masks and volumes."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -205,6 +206,9 @@ def predict(
             f"{output}: {ended.num_done} of {len(ended.rows)} cases done ({ended.num_before} of "
             f"them before), {len(ended.failures)} failed. Research use only; not a medical device."
         )
+        kinds = Counter(kind for row in ended.rows for kind in _cell(row["findings"]).split(";"))
+        if found_kinds := [f"{kind} ({num})" for kind, num in sorted(kinds.items()) if kind]:
+            typer.echo(f"Noted, see docs/screening.md: {', '.join(found_kinds)}.")
     if ended.failures:
         lines = [(name, problem.kind, problem.message) for name, problem in ended.failures]
         _print_table([("failed", "kind", "problem"), *lines], err=True)

@@ -114,6 +114,8 @@ def _screen_series(series: Series, screen: Screen) -> None:
         raise series.error
     if series.left_out:
         screen.report("left-out", "; ".join(series.left_out))
+    if series.is_bone and series.modality == "CT":
+        screen.report("bone-kernel", "sharply reconstructed, by its kernel or description")
 
 
 def _check_one_grid(slices: Sequence[_Slice], screen: Screen) -> None:
@@ -200,7 +202,8 @@ def _without_copies(slices: Sequence[_Slice], pixels: _Pixels, screen: Screen) -
                 raise screen.error(
                     "duplicate-slices",
                     f"{num_shared} of {len(places)} positions hold several different slices, "
-                    "expected one each. Give one echo, phase, time or b-value alone.",
+                    "expected one each. Give one reconstruction, echo, phase, time or "
+                    "b-value alone.",
                 )
             num_dropped += len(others)
         kept.append(first)

@@ -121,6 +121,7 @@ def stack(frames: Sequence[Frame], screen: Screen) -> Stack:
         _check_line(origins - origins[0] - places[:, None] * line, screen)
         _check_order(frames, screen)
         _check_gaps(frames, np.diff(places), screen)
+        _note_thin_slices(frames, np.diff(places), screen)
         unit = float(places[-1]) / (len(frames) - 1)
     tilt_deg = math.degrees(math.acos(min(1.0, float(line @ normal))))
     if tilt_deg > TILT_DEG:
@@ -213,6 +214,18 @@ def _check_gaps(frames: Sequence[Frame], steps: NDArray[np.float64], screen: Scr
             f"{len(gaps)} of {len(steps)} steps between slices are gaps, the longest of "
             f"{steps[gaps].max():.4g} mm where {usual:.4g} mm is usual, expected none. Export the "
             "whole series again.",
+        )
+
+
+def _note_thin_slices(frames: Sequence[Frame], steps: NDArray[np.float64], screen: Screen) -> None:
+    """Note slices that are much thinner than their distance: every second one may be missing."""
+    thicknesses = [frame.thickness for frame in frames if frame.thickness]
+    usual = float(np.median(steps))
+    if len(thicknesses) == len(frames) and usual >= GAP_RATIO * max(thicknesses):
+        screen.report(
+            "wide-gaps",
+            f"slices {usual:.4g} mm apart and at most {max(thicknesses):.4g} mm thick; what lies "
+            "between them is taken to be as in the slice",
         )
 
 

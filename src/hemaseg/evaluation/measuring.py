@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hemaseg.errors import ScanError
+from hemaseg.intake.names import path_parts, unique_names
 from hemaseg.metrics.measurement import MEASUREMENT_COLUMNS, measure, measurement_columns
 from hemaseg.scans.folders import files_below
 from hemaseg.scans.images import read_scan, stem
@@ -53,9 +54,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Mask:
-    """A mask that was found: one file, or the pictures of a stack in order."""
+    """A mask that was found: what its name is made of, and its file or the pictures of a stack."""
 
-    name: str
+    parts: tuple[str, ...]
     files: tuple[Path, ...]
 
 
@@ -90,9 +91,10 @@ def measure_files(
             masks |= dict.fromkeys(_masks(path, options))
         except ScanError as error:
             failures.append(error)
-    for num_done, mask in enumerate(masks, start=1):
+    names = unique_names([mask.parts for mask in masks])
+    for num_done, (name, mask) in enumerate(zip(names, masks, strict=True), start=1):
         try:
-            rows.append(_row(mask, _read(mask.files, options, label)))
+            rows.append(_row(name, mask, _read(mask.files, options, label)))
         except ScanError as error:
             failures.append(error)
         if progress is not None:
@@ -107,7 +109,7 @@ def _masks(path: Path, options: ReadOptions) -> list[_Mask]:
         ScanError: A folder without any, or one that cannot be read.
     """
     if not path.is_dir():
-        return [_Mask(stem(path), (path,))]
+        return [_Mask(path_parts(path), (path,))]
     screen = Screen(str(path), options)
     inside = files_below(path, screen)
     images = [f for f in inside if is_nifti(f) or is_picture(f) or _is_segmentation(f)]
@@ -122,9 +124,14 @@ def _masks(path: Path, options: ReadOptions) -> list[_Mask]:
         number = _NUMBERED.fullmatch(file.stem) if is_picture(file) else None
         stacks[file.parent, number[1] if number else file.name].append(file)
     return [
-        _Mask(stem(files[0]) if len(files) == 1 else beginning or folder.name, tuple(files))
-        for (folder, beginning), files in stacks.items()
+        _Mask(path_parts(files[0]) if len(files) == 1 else _stack_parts(*place), tuple(files))
+        for place, files in stacks.items()
     ]
+
+
+def _stack_parts(folder: Path, beginning: str) -> tuple[str, ...]:
+    parts = path_parts(folder)
+    return (beginning, *parts) if beginning else parts
 
 
 def _is_called_mask(file: Path) -> bool:
@@ -190,10 +197,10 @@ def _labelled(scan: Scan, label: int, screen: Screen) -> Scan:
     return replace(scan, voxels=mask, findings=(*scan.findings, *screen.findings))
 
 
-def _row(mask: _Mask, scan: Scan) -> dict[str, object]:
+def _row(name: str, mask: _Mask, scan: Scan) -> dict[str, object]:
     measurement = measure(scan.voxels, scan.affine, scan.slice_coordinates)
     return {
-        "name": mask.name,
+        "name": name,
         "file": str(mask.files[0]),
         **measurement_columns(measurement),
         "findings": ";".join(kinds_of(scan.findings)),

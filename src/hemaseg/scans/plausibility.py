@@ -17,6 +17,9 @@ from hemaseg.scans.screening import Screen, kinds_of
 MAX_PIXEL_ASPECT = 1.5
 """Longer over shorter side of an axial pixel. Networks see pixels, so a longer one is squeezed."""
 
+MAX_LABEL = 16
+"""Whole numbers up to it are labels; a picture in 8 bits goes on to some hundred."""
+
 MIN_SLICES = 3
 MIN_FIELD_MM, MAX_FIELD_MM = 80.0, 700.0
 """Width of a newborn's head, cropped closely; and a scanner's bore, or a trunk."""
@@ -52,8 +55,9 @@ def screen_scan(scan: Scan, screen: Screen) -> Scan:
         The scan with its own findings and those of `screen`.
 
     Raises:
-        ScanError: It is constant, or its modality is CT and its values cannot be HU; or, unless
-            accepted, it has too few slices, is not the size of a head, is not axial, or sheared.
+        ScanError: It is constant or a label map, or its modality is CT and its values cannot be HU;
+            or, unless accepted, it has too few slices, is not the size of a head, is not axial, or
+            sheared.
     """
     low, high = scan.voxels.min(), scan.voxels.max()
     if low == high:
@@ -62,12 +66,29 @@ def screen_scan(scan: Scan, screen: Screen) -> Scan:
             f"all {scan.voxels.size:,} voxels are {low:g}, expected a picture of a head. "
             "Export the scan again.",
         )
+    if labels := _labels(scan.voxels, float(low), float(high)):
+        raise screen.error(
+            "label-map",
+            f"{labels}, expected a picture of a head: it looks like a mask. Give the scan itself; "
+            "hemaseg measure takes masks.",
+        )
     if scan.affine is not None:
         if (scan.modality or screen.options.modality) == "CT" and (reason := _not_hu(scan.voxels)):
             raise screen.error("not-hu", reason)
         _screen_field(scan, screen)
         _screen_angles(scan.affine, screen, is_tilt_known="gantry-tilt" in kinds_of(scan.findings))
     return replace(scan, findings=tuple(dict.fromkeys((*scan.findings, *screen.findings))))
+
+
+def _labels(voxels: NDArray[Any], low: float, high: float) -> str:
+    """What makes a scan a mask or label map; empty if it is none."""
+    if low != 0:
+        return ""
+    if ((voxels == 0) | (voxels == high)).all():
+        return f"all voxels are 0 or {high:g}"
+    if high <= MAX_LABEL and np.array_equal(voxels, np.trunc(voxels)):
+        return f"all voxels are whole numbers from 0 to {high:g}"
+    return ""
 
 
 def non_axial(spacing_mm: tuple[float, float, float]) -> str:

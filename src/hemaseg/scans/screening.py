@@ -63,6 +63,7 @@ _REFUSED = {
     # Voxels of any format
     "not-finite": "voxels that are NaN or infinite",
     "constant": "one value everywhere",
+    "label-map": "few whole numbers, as a mask has",
     "not-hu": "values of a CT that cannot be Hounsfield units",
     "not-a-mask": "a mask with more than two values, or with two of which neither is 0",
     # Pictures
@@ -138,6 +139,8 @@ _REPAIRED = {
 _NOTED = {
     "uneven-spacing": "slices at uneven distances; each keeps its own share of the volume",
     "gantry-tilt": "slices tilted against the stack; volumes are taken perpendicular to them",
+    "wide-gaps": "slices much thinner than their distance",
+    "bone-kernel": "a CT reconstructed for bone, whose noise hides and imitates blood",
     "oblique": "slices turned out of the axial plane",
     "modality-guessed": "a modality that the file does not say; guessed from the values",
     "modality-assumed": "a modality that the file does not say; taken from the network",
