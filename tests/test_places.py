@@ -44,6 +44,7 @@ def test_pictures_have_pictures_as_masks() -> None:
     ("name", "stem"),
     [
         ("sub-01_ct.nii.gz", "sub-01/anat/sub-01_label-ICH"),
+        ("in/sub-01/ct/sub-01_ct.nii.gz", "sub-01/ct/sub-01_label-ICH"),
         ("sub-01_ses-2_run-1_T1w.nii", "sub-01/ses-2/anat/sub-01_ses-2_run-1_label-ICH"),
         ("sub-01_desc-x_ct.nii", "sub-01/anat/sub-01_label-ICH_desc-x"),
         ("sub-01_label-y_ct.nii", "sub-01/anat/sub-01_label-ICH"),

@@ -120,7 +120,9 @@ def case_places(sources: Sequence[Source], folder: Path, *, bids: bool) -> list[
             own = [entity for entity in own if not entity.startswith("desc-")]
             own.append(f"desc-{hashlib.sha256(source.name.encode()).hexdigest()[:8]}")
         parents = [entity for entity in own[:2] if entity.startswith(("sub-", "ses-"))]
-        image = folder.joinpath(*parents, "anat", "_".join(own))
+        # CT has no folder in BIDS yet; where the input has one, masks lie as their scans do.
+        kind = "ct" if source.series is None and source.path.parent.name == "ct" else "anat"
+        image = folder.joinpath(*parents, kind, "_".join(own))
         places.append(Places(folder / "cases" / source.name, source.name, image, is_bids=True))
     return places
 
