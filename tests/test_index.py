@@ -274,6 +274,20 @@ def test_masks_on_another_grid_are_refused(tmp_path: Path) -> None:
     assert "b_mask.png: mask grid 1x3x2 (without geometry), expected 1x3x2 as " in second
 
 
+def test_inverted_masks_of_heads_are_refused(tmp_path: Path) -> None:
+    for name, edge_mm, num_rows in (("small", 15, 2), ("large", 35, 2), ("half", 35, 1)):
+        mask = np.zeros((2, 3, 4), np.uint8)
+        mask[:num_rows] = 1
+        mask[0, 0, 0] = num_rows - 1
+        affine = np.diag([edge_mm, edge_mm, edge_mm, 1.0])
+        volume(tmp_path / f"{name}.nii", ramp(edge_mm + num_rows), affine)
+        mask[1, 0] = 0
+        volume(tmp_path / f"{name}_mask.nii", mask, affine)
+    # 20 of 24 voxels of 42.875 mL; those of 3.375 mL may be a cropped lesion.
+    (line,) = refusal(tmp_path)
+    assert "large_mask.nii: 83 % of the voxels and 858 mL are lesion, expected less" in line
+
+
 def test_table_of_files(tmp_path: Path) -> None:
     picture(tmp_path / "x/P1_1.png", 5)
     picture(tmp_path / "x/P1_1_m.png", MASK)

@@ -53,6 +53,7 @@ def index(
     force: Force = False,
 ) -> None:
     """Check scans and masks, and write the table of cases."""
+    from hemaseg.cohorts.doubts import large_masks
     from hemaseg.cohorts.index import index_folder, index_table
     from hemaseg.cohorts.table import write_cohort
 
@@ -93,6 +94,8 @@ def index(
         typer.echo("Spacing is unknown for some images: mm and mL will be undefined there.")
     if not all(image.modality for image in cohort.images):
         typer.echo("Modality is unknown for some images: unless 8-bit, they need --modality.")
+    if doubt := large_masks(cohort):
+        typer.echo(doubt)
 
 
 @app.command()

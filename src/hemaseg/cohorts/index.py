@@ -16,6 +16,7 @@ from hemaseg.cohorts.rows import Row, raise_problems, read_rows
 from hemaseg.cohorts.table import MODALITIES, CaseImage, Cohort, conflicts
 from hemaseg.errors import CohortError, ConfigError, ScanError
 from hemaseg.scans.images import read_scan, stem
+from hemaseg.scans.mask_size import oversize
 from hemaseg.scans.nifti import is_nifti
 from hemaseg.scans.scan import GRID_TOLERANCE, Scan, as_mask, content_sha256, corners_apart
 
@@ -261,6 +262,12 @@ def _lesion(scan: Scan, file: Path) -> tuple[int, float | None]:
             f"{file}: all {mask.size} pixels are lesion, expected some background. Correct the mask"
         )
     num_pixels = int(mask.sum())
+    reasons = oversize(num_pixels, mask.size, num_pixels * float(scan.voxel_ml[0]))
+    if len(reasons) == 2:
+        raise CohortError(
+            f"{file}: {' and '.join(reasons)} are lesion, expected less of both. The mask looks "
+            "inverted: save it with lesion other than 0 and background 0"
+        )
     return num_pixels, round(float(stored.voxels[mask][0]), 2) if num_pixels else None
 
 

@@ -13,6 +13,7 @@ from hemaseg.errors import ScanError
 from hemaseg.metrics.measurement import MEASUREMENT_COLUMNS, measure, measurement_columns
 from hemaseg.scans.folders import files_below
 from hemaseg.scans.images import read_scan, stem
+from hemaseg.scans.mask_size import oversize
 from hemaseg.scans.nifti import is_nifti
 from hemaseg.scans.pictures import is_picture, read_stack
 from hemaseg.scans.scan import Scan, as_mask
@@ -192,9 +193,11 @@ def _labelled(scan: Scan, label: int, screen: Screen) -> Scan:
 
 def _row(mask: _Mask, scan: Scan) -> dict[str, object]:
     measurement = measure(scan.voxels, scan.affine, scan.slice_coordinates)
+    is_large = oversize(measurement.num_voxels, scan.voxels.size, measurement.volume_ml)
+    kinds = (*kinds_of(scan.findings), *(["large-mask"] if is_large else []))
     return {
         "name": mask.name,
         "file": str(mask.files[0]),
         **measurement_columns(measurement),
-        "findings": ";".join(kinds_of(scan.findings)),
+        "findings": ";".join(kinds),
     }
