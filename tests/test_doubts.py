@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hemaseg.cohorts.doubts import large_masks
+from hemaseg.cohorts.doubts import large_masks, shared_beginnings
 from hemaseg.cohorts.table import CaseImage, Cohort
 
 
@@ -39,3 +39,33 @@ def test_masks_larger_than_lesions_are_named(lesion_pixels: list[int], found: st
         f"Of 1 scans more is marked than lesions usually are ({found})." * bool(found)
     )
     assert bool(text) == bool(found)
+
+
+def test_names_of_time_points_are_shown() -> None:
+    names = ["p1_bl", "p1_fu", "p2_bl", "p2_fu", "p3_bl", "x"]
+    text = shared_beginnings(Cohort(tuple(map(case, names))))
+    assert text.startswith(
+        "4 subjects share the beginning of their names with others (p1_bl, p1_fu; p2_bl, p2_fu). "
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "is_doubtful"),
+    [
+        (["p1_20200101", "p1_20200103", "p2_20190101", "p2_20190109", "p3_20180101"], True),
+        (["p1-2020-01-01", "p1-2020-11-03", "p2-2019-01-01", "p2-2018-01-09", "q-1"], True),
+        ([f"ICH_{number:03}" for number in range(50)], False),
+        ([f"{site}_{number:03}" for site in "AB" for number in range(1, 40)], False),
+        (["p1_bl", "p2_bl", "p3_bl"], False),
+        (["p1", "p2", "p1x"], False),
+    ],
+)
+def test_names_of_time_points_are_told_from_others(names: list[str], is_doubtful: bool) -> None:
+    assert bool(shared_beginnings(Cohort(tuple(map(case, names))))) == is_doubtful
+
+
+def test_beginnings_that_are_sites_are_no_time_points() -> None:
+    names = [f"TCGA-{site}-{number}" for site in ("CS", "HT", "DU") for number in (1, 2)]
+    known = [case(name, site=name[5:7]) for name in names]
+    assert shared_beginnings(Cohort(tuple(map(case, names))))
+    assert not shared_beginnings(Cohort(tuple(known)))

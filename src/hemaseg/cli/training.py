@@ -53,7 +53,7 @@ def index(
     force: Force = False,
 ) -> None:
     """Check scans and masks, and write the table of cases."""
-    from hemaseg.cohorts.doubts import large_masks
+    from hemaseg.cohorts.doubts import large_masks, shared_beginnings
     from hemaseg.cohorts.index import index_folder, index_table
     from hemaseg.cohorts.table import write_cohort
 
@@ -94,7 +94,8 @@ def index(
         typer.echo("Spacing is unknown for some images: mm and mL will be undefined there.")
     if not all(image.modality for image in cohort.images):
         typer.echo("Modality is unknown for some images: unless 8-bit, they need --modality.")
-    if doubt := large_masks(cohort):
+    doubts = [large_masks(cohort), "" if subject_pattern else shared_beginnings(cohort)]
+    for doubt in filter(None, doubts):
         typer.echo(doubt)
 
 

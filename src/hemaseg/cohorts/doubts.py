@@ -1,11 +1,37 @@
 """What is not wrong in a cohort, but deserves a second look: it is said once, after indexing."""
 
+import re
 from collections import defaultdict
 
 from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.scans.mask_size import oversize
 
 _MAX_SHOWN = 3
+# What comes before the last word or number of a name, or before a date such as 2020-01-31.
+_BEGINNING = re.compile(r"(.+?)[-_]((19|20)[0-9]{2}[-_]?[0-9]{2}[-_]?[0-9]{2}|[^-_]+)")
+
+
+def shared_beginnings(cohort: Cohort) -> str:
+    """Subjects who may be time points of one person, in a sentence; empty if none may.
+
+    They are those whose names are equal up to the last `_` or `-`, as `p1_baseline` and
+    `p1_day3`, if there are several such beginnings, and more beginnings than names of any one of
+    them: few beginnings with many names each are those of sites (`A_001`, `B_001`) or of the
+    study (`ICH_001`). Beginnings that end in the name of a site are left aside too.
+    """
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for subject, site in dict.fromkeys((image.subject, image.site) for image in cohort.images):
+        match = _BEGINNING.fullmatch(subject)
+        if match and not (site and match[1].endswith(site)):
+            groups[match[1]].append(subject)
+    several = [names for names in groups.values() if len(names) > 1]
+    if len(several) < 2 or max(map(len, several)) >= len(groups):
+        return ""
+    return (
+        f"{sum(map(len, several))} subjects share the beginning of their names with others "
+        f"({_some([', '.join(names) for names in several])}). If these are one person each, name "
+        "the person by --subject-pattern (in a CSV file: the column subject), or a split leaks."
+    )
 
 
 def large_masks(cohort: Cohort) -> str:
