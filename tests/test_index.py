@@ -155,7 +155,7 @@ def test_patterns_find_subject_and_site(tmp_path: Path) -> None:
         picture(tmp_path / visit / "1_mask.png", MASK)
     assert refusal(tmp_path)[0] == (
         "subject v1: 2 folders of that name (x-P1/v1, y-P2/v1), expected one. "
-        "Give a subject pattern"
+        "Give a subject pattern, which may take in several folders: '(site./[0-9]+)'"
     )
     cohort = index_folder(tmp_path, subject_pattern="-(P.)/", site_pattern="^(.)-")
     assert [(image.id, image.site) for image in cohort.images] == [
@@ -166,6 +166,15 @@ def test_patterns_find_subject_and_site(tmp_path: Path) -> None:
     # The subject's name is looked at before the path.
     cohort = index_folder(tmp_path, subject_pattern="-(P.)/", site_pattern="^(P|x|y)")
     assert {image.site for image in cohort.images} == {"P"}
+
+
+def test_a_pattern_may_take_in_several_folders(tmp_path: Path) -> None:
+    for value, place in enumerate(("siteA/000", "siteA/001", "siteB/000"), 2):
+        picture(tmp_path / place / "1.png", value)
+        picture(tmp_path / place / "1_mask.png", MASK)
+    cohort = index_folder(tmp_path, subject_pattern="(site./[0-9]+)", site_pattern="site(.)")
+    found = [(image.subject, image.site) for image in cohort.images]
+    assert found == [("siteA_000", "A"), ("siteA_001", "A"), ("siteB_000", "B")]
 
 
 def test_images_without_subject_or_site_are_refused(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def index_folder(
             the image's path within `folder`, such as `^([A-Z]+)-`. Without it only the names of
             TCGA subjects give a site.
         subject_pattern: Regular expression with one group, found in the image's path within
-            `folder`, such as `(P\d+)`. Without it the layout gives the subject.
+            `folder`, such as `(P\d+)`; a `/` in it becomes `_`. Without it the layout gives the
+            subject.
         modality: `CT` or `MRI`. Without it names such as `sub-01_FLAIR` may give it.
         unmarked_as_negative: Whether images without mask file are known to be without lesion.
         progress: Called after each image.
@@ -104,7 +105,7 @@ def index_folder(
         found.append(_Found(pair.image, pair.mask, subject, scan, place.slice, site, kind))
     problems += [
         f"subject {subject}: {len(places)} folders of that name ({', '.join(sorted(places)[:3])}), "
-        "expected one. Give a subject pattern"
+        "expected one. Give a subject pattern, which may take in several folders: '(site./[0-9]+)'"
         for subject, places in homes.items()
         if len(places) > 1
     ]
@@ -176,8 +177,9 @@ def _compiled(pattern: str | None) -> re.Pattern[str] | None:
 
 
 def _searched(pattern: re.Pattern[str], *texts: str) -> str:
-    """The pattern's group in the first text that has it; empty if none has."""
-    return next((match[1] or "" for text in texts if (match := pattern.search(text))), "")
+    """The pattern's group in the first text that has it, `/` as `_`; empty if none has."""
+    found = next((match[1] or "" for text in texts if (match := pattern.search(text))), "")
+    return found.replace("/", "_")
 
 
 def _tcga_site(subject: str) -> str:
