@@ -273,7 +273,16 @@ def test_what_a_key_says(
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("P1_ct", "CT"), ("NCCT", "CT"), ("sub-1_T2w", "MRI"), ("mr", "MRI"), ("PD12", ""), ("", "")],
+    [
+        ("P1_ct", "CT"),
+        ("NCCT", "CT"),
+        ("P1/mri", "MRI"),
+        ("P1_ct/12", ""),
+        ("sub-1_T2w", "MRI"),
+        ("mr", "MRI"),
+        ("PD12", ""),
+        ("", ""),
+    ],
 )
 def test_modality_of_a_name(name: str, expected: str) -> None:
     assert modality_of(name) == expected

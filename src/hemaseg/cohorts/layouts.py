@@ -145,13 +145,13 @@ def place_of(key: str, *, is_stack: bool) -> Place:
 
 
 def modality_of(text: str) -> str:
-    """`CT` or `MRI` if the last word of a name stands for it; empty otherwise.
+    """`CT` or `MRI` if the last word of a name, or of a key, stands for it; empty otherwise.
 
     Example:
-        >>> modality_of("sub-01_FLAIR"), modality_of("case_ct"), modality_of("0001_12")
+        >>> modality_of("sub-01_FLAIR"), modality_of("P7/ct"), modality_of("0001_12")
         ('MRI', 'CT', '')
     """
-    word = text.rpartition("_")[2]
+    word = re.split("[/_]", text)[-1]
     if _CT.fullmatch(word):
         return "CT"
     return "MRI" if _MRI.fullmatch(word) else ""
