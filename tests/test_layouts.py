@@ -182,6 +182,35 @@ def test_bids(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("images", "mask", "found"),
+    [
+        (["run-1_ct", "run-2_ct"], "run-2_label-ICH_mask", ["run-2_ct"]),
+        (["run-1_ct", "run-2_ct"], "label-ICH_mask", ["run-1_ct", "run-2_ct"]),
+        (["ct", "run-2_ct"], "run-2_label-ICH_mask", ["run-2_ct"]),
+        (["run-1_ct"], "run-2_label-ICH_mask", []),
+        (["ct", "rec-bone_ct"], "label-ICH_mask", ["ct"]),
+        (["ct", "rec-bone_ct"], "rec-bone_label-ICH_mask", ["rec-bone_ct"]),
+        (["acq-x_T1w", "FLAIR"], "space-T1w_label-ICH_mask", ["acq-x_T1w"]),
+        (["run-1_FLAIR", "run-2_FLAIR"], "run-1_space-FLAIR_mask", ["run-1_FLAIR"]),
+        (["acq-x_ct"], "label-ICH_mask", ["acq-x_ct"]),
+    ],
+)
+def test_bids_entities_tell_images_apart(
+    tmp_path: Path, images: list[str], mask: str, found: list[str]
+) -> None:
+    touch(tmp_path, *(f"sub-1/ct/sub-1_{name}.nii.gz" for name in images))
+    touch(tmp_path, f"derivatives/x/sub-1/ct/sub-1_{mask}.nii.gz")
+    touch(tmp_path, "sub-2/ct/sub-2_ct.nii.gz", "sub-1/ses-9/ct/sub-1_ses-9_ct.nii.gz")
+    layout = find_layout(tmp_path)
+    fitting = [pair.key for pair in layout.pairs if pair.mask]
+    if len(found) == 1:
+        assert (fitting, layout.problems) == ([f"sub-1/sub-1_{found[0]}"], ())
+    else:
+        why = f"{len(found)} images fit" if found else "mask without image"
+        assert (fitting, len(layout.problems), why in layout.problems[0]) == ([], 1, True)
+
+
 def test_bids_masks_of_several_kinds(tmp_path: Path) -> None:
     touch(
         tmp_path,
@@ -207,7 +236,11 @@ def test_bids_mask_of_an_unclear_image_is_a_problem(tmp_path: Path) -> None:
     )
     layout = find_layout(tmp_path, masks="label-lesion_mask")
     assert [pair.mask for pair in layout.pairs] == [None, None]
-    assert [text.rpartition("/")[2] for text in layout.problems] == ["sub-1_label-lesion"]
+    (problem,) = layout.problems
+    assert problem.endswith(
+        "label-lesion_mask.nii.gz: 2 images fit (sub-1_T1w, sub-1_T2w), expected a name that says "
+        "which"
+    )
 
 
 def test_files_that_are_there_twice_are_problems(tmp_path: Path) -> None:

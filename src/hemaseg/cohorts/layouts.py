@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemaseg.errors import CohortError
@@ -75,11 +75,15 @@ class Place:
 
 @dataclass(frozen=True)
 class _Files:
-    """Image files by key, and mask files by kind (a folder, or an ending of names) and key."""
+    """Image files by key, and mask files by kind (a folder, or an ending of names) and key.
+
+    `remarks` say of masks without image why they have none, where more is known than that.
+    """
 
     images: dict[str, list[Path]]
     masks: dict[str, dict[str, list[Path]]]
     modality: str = ""
+    remarks: dict[Path, str] = field(default_factory=dict)
 
 
 def find_layout(folder: Path, *, masks: str | None = None) -> Layout:
@@ -105,7 +109,7 @@ def find_layout(folder: Path, *, masks: str | None = None) -> Layout:
         found = _suffixed(folder, files, masks)
     chosen = _chosen(folder, found, masks)
     problems = [
-        f"{file}: mask without image, expected an image named {key}"
+        f"{file}: {found.remarks.get(file, f'mask without image, expected an image named {key}')}"
         for key, without in chosen.items()
         for file in without
         if key not in found.images
@@ -252,31 +256,51 @@ def _bids(folder: Path, files: list[Path]) -> _Files:
             masks.append(file)
         elif parts[0] == words[0] and parts[-2] in (*_BIDS_FOLDERS, *words[:2]):
             images[f"{words[0]}/{stem(file)}"].append(file)
+    remarks = {}
     for file in masks:
         words = stem(file).split("_")
+        fitting = _bids_images(stem(file), images)
+        if len(fitting) > 1:
+            names = ", ".join(key.partition("/")[2] for key in fitting)
+            remarks[file] = f"{len(fitting)} images fit ({names}), expected a name that says which"
+        key = fitting[0] if len(fitting) == 1 else f"{words[0]}/{'_'.join(words[:-1])}"
         kind = [word for word in words[:-1] if word.startswith(("label-", "desc-"))]
-        kinds["_".join([*kind, words[-1]])][_bids_key(stem(file), images)].append(file)
-    return _Files(images, kinds)
+        kinds["_".join([*kind, words[-1]])][key].append(file)
+    return _Files(images, kinds, remarks=remarks)
 
 
-def _bids_key(mask: str, images: Iterable[str]) -> str:
-    """Key of the image that a mask is of: of its subject and session, and named in its name.
+def _bids_images(mask: str, images: Iterable[str]) -> list[str]:
+    """Keys of the images that a mask may be of: several if its name does not say which.
 
-    The mask's own name if no image, or more than one, is.
+    They are of its subject and session and contradict its name in nothing, as run-1 does run-2.
+    Each step narrows down what is left: the image whose full name the mask's begins with; images
+    whose suffix it names (`space-FLAIR`); those whose entities it has all, and most of them.
     """
     words = mask.split("_")
-    same = [key for key in images if _visit(key.partition("/")[2]) == _visit(mask)]
-    named = [key for key in same if mask.startswith(f"{key.partition('/')[2]}_")]
-    # In space-FLAIR_label-lesion_mask, the image is the one whose name ends in FLAIR.
-    values = {word.rpartition("-")[2] for word in words}
-    typed = [key for key in same if key.rpartition("_")[2] in values]
-    found = named or typed or same
-    return found[0] if len(found) == 1 else f"{words[0]}/{'_'.join(words[:-1])}"
+    stated = _entities(words)
+    left: dict[str, list[str]] = {}
+    for key in images:
+        own = key.partition("/")[2].split("_")
+        others = _entities(own).items() - stated.items()
+        if _visit(own) == _visit(words) and not any(name in stated for name, _ in others):
+            left[key] = own
+    if named := [key for key, own in left.items() if words[: len(own)] == own]:
+        return named
+    values = set(stated.values())
+    left = {key: own for key, own in left.items() if own[-1] in values} or left
+    whole = {key: own for key, own in left.items() if set(own[:-1]) <= set(words)}
+    most = max(map(len, whole.values()), default=0)
+    return [key for key, own in whole.items() if len(own) == most] or list(left)
 
 
-def _visit(name: str) -> list[str]:
+def _entities(words: list[str]) -> dict[str, str]:
+    """`run-1` of a BIDS name as `run` and `1`."""
+    return {name: value for name, dash, value in (w.partition("-") for w in words) if dash}
+
+
+def _visit(words: list[str]) -> list[str]:
     """Subject and session in a BIDS name."""
-    return [word for word in name.split("_") if word.startswith(("sub-", "ses-"))]
+    return [word for word in words if word.startswith(("sub-", "ses-"))]
 
 
 def _chosen(folder: Path, found: _Files, masks: str | None) -> dict[str, list[Path]]:
