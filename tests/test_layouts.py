@@ -65,6 +65,19 @@ def test_masks_with_an_ending_of_their_own(tmp_path: Path, masks: str) -> None:
     ]
 
 
+def test_masks_that_end_otherwise_are_offered(tmp_path: Path) -> None:
+    masks = [f"P/a_ct_rater{rater}_mask.nii.gz" for rater in (1, 2)]
+    touch(tmp_path, "P/a.nii.gz", "P/a_ct.nii.gz", *masks)
+    layout = find_layout(tmp_path)
+    assert layout.problems[1] == (
+        f"{tmp_path / masks[1]}: mask without image, expected an image named P/a_ct_rater2; or "
+        "choose masks of P/a_ct that end so: --masks rater2_mask"
+    )
+    layout = find_layout(tmp_path, masks="rater2_mask")
+    assert pairs(layout, tmp_path)[1][1:] == ("P/a_ct.nii.gz", masks[1])
+    assert layout.problems == ()
+
+
 def test_the_longest_ending_counts(tmp_path: Path) -> None:
     touch(tmp_path, "a_1.png", "a_1_brain_mask.png")
     layout = find_layout(tmp_path, masks="brain_mask")
@@ -218,12 +231,35 @@ def test_bids_masks_of_several_kinds(tmp_path: Path) -> None:
         "derivatives/x/sub-1/anat/sub-1_space-MNI_desc-brain_mask.nii.gz",
         "derivatives/x/sub-1/anat/sub-1_label-lesion_mask.nii.gz",
     )
-    with pytest.raises(CohortError, match=r"desc-brain_mask \(1 files\), label-lesion_mask \(1"):
+    found = r"derivatives/x/desc-brain_mask \(1 files\), derivatives/x/label-lesion_mask \(1"
+    with pytest.raises(CohortError, match=found):
         find_layout(tmp_path)
     layout = find_layout(tmp_path, masks="label-lesion_mask")
     assert [pair.mask and pair.mask.name for pair in layout.pairs] == [
         "sub-1_label-lesion_mask.nii.gz"
     ]
+
+
+@pytest.mark.parametrize(
+    "masks", ["rater2", "derivatives/rater2/", "Rater2/label-ICH_mask", "rater1"]
+)
+def test_bids_masks_of_several_raters(tmp_path: Path, masks: str) -> None:
+    images = [f"sub-{number}/ct/sub-{number}_ct.nii.gz" for number in (1, 2)]
+    marked = [f"derivatives/rater{rater}/sub-1/ct/sub-1_label-ICH_mask.nii.gz" for rater in (1, 2)]
+    touch(tmp_path, *images, *marked)
+    rater = masks.lower().partition("rater")[2][0]
+    assert [mask for _, _, mask in pairs(find_layout(tmp_path, masks=masks), tmp_path)] == [
+        marked[int(rater) - 1],
+        None,
+    ]
+    found = r"rater1/label-ICH_mask \(1 files\), derivatives/rater2/label-ICH_mask \(1 files\)"
+    for unclear in (None, "label-ICH_mask", "rater3"):
+        with pytest.raises(CohortError, match=found):
+            find_layout(tmp_path, masks=unclear)
+    # Raters who share the subjects are one kind.
+    (tmp_path / marked[1]).unlink()
+    touch(tmp_path, marked[1].replace("sub-1", "sub-2"))
+    assert all(pair.mask for pair in find_layout(tmp_path).pairs)
 
 
 def test_bids_mask_of_an_unclear_image_is_a_problem(tmp_path: Path) -> None:

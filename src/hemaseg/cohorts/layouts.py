@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from hemaseg.errors import CohortError
@@ -200,7 +201,19 @@ def _suffixed(folder: Path, files: list[Path], masks: str | None) -> _Files:
             kinds[match[2].lower()][match[1]].append(file)
         else:
             images[key].append(file)
-    return _Files(images, kinds)
+    remarks = {}
+    for ending, by_key in kinds.items():
+        for key in by_key.keys() - images.keys():
+            words = key.split("_")
+            starts = ("_".join(words[:num]) for num in range(len(words) - 1, 0, -1))
+            if start := next((start for start in starts if start in images), None):
+                longer = f"{key.removeprefix(start)[1:]}_{ending}"
+                for file in by_key[key]:
+                    remarks[file] = (
+                        f"mask without image, expected an image named {key}; or choose masks of "
+                        f"{start} that end so: --masks {longer}"
+                    )
+    return _Files(images, kinds, remarks=remarks)
 
 
 def _beside(folder: Path, files: list[Path]) -> _Files:
@@ -264,8 +277,9 @@ def _bids(folder: Path, files: list[Path]) -> _Files:
             names = ", ".join(key.partition("/")[2] for key in fitting)
             remarks[file] = f"{len(fitting)} images fit ({names}), expected a name that says which"
         key = fitting[0] if len(fitting) == 1 else f"{words[0]}/{'_'.join(words[:-1])}"
-        kind = [word for word in words[:-1] if word.startswith(("label-", "desc-"))]
-        kinds["_".join([*kind, words[-1]])][key].append(file)
+        above = takewhile(lambda part: part[:4] != "sub-", file.relative_to(folder).parts[:-1])
+        ending = [word for word in words[:-1] if word.startswith(("label-", "desc-"))]
+        kinds["/".join([*above, "_".join([*ending, words[-1]])])][key].append(file)
     return _Files(images, kinds, remarks=remarks)
 
 
@@ -304,7 +318,10 @@ def _visit(words: list[str]) -> list[str]:
 
 
 def _chosen(folder: Path, found: _Files, masks: str | None) -> dict[str, list[Path]]:
-    """The masks of one kind, by key."""
+    """The masks of one kind, by key.
+
+    Those of several folders are of one kind if their endings are equal and no image has two.
+    """
     kinds = {kind: by_key for kind, by_key in found.masks.items() if by_key}
     shown = ", ".join(
         f"{kind} ({sum(map(len, by_key.values()))} files)" for kind, by_key in sorted(kinds.items())
@@ -314,15 +331,22 @@ def _chosen(folder: Path, found: _Files, masks: str | None) -> dict[str, list[Pa
             f"{folder}: {sum(map(len, found.images.values()))} images and masks {shown or 'none'}, "
             f"expected both. {LAYOUTS}"
         )
-    wanted = None if masks is None else masks.strip("_/").lower()
-    matching = [kind for kind in kinds if wanted in (None, kind.strip("_").lower())]
-    if len(matching) != 1:
+    wanted = "" if masks is None else masks.strip("_/").lower()
+    # rater2 and label-x_mask both name derivatives/rater2/label-x_mask.
+    matching = [
+        kind for kind in kinds if not wanted or f"/{wanted}/" in f"/{kind.strip('_').lower()}/"
+    ]
+    num_masks = Counter(key for kind in matching for key in kinds[kind])
+    endings = {kind.rpartition("/")[2] for kind in matching}
+    if len(endings) != 1 or max(num_masks.values()) > 1:
         asked = f"masks {masks!r} asked for, " if masks else ""
         raise CohortError(
             f"{folder}: {asked}masks of {len(kinds)} kinds found: {shown}; expected one kind. "
-            "Name the one to use (option masks)."
+            "Name the one to use, by a folder or an ending in this list (--masks)."
         )
-    return kinds[matching[0]]
+    return {
+        key: [file for kind in matching for file in kinds[kind].get(key, [])] for key in num_masks
+    }
 
 
 def _by_key() -> defaultdict[str, list[Path]]:
