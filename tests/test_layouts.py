@@ -132,6 +132,13 @@ def test_nnunet(tmp_path: Path, channels: dict[str, str], modality: str) -> None
     assert layout.modality == modality
 
 
+def test_a_byte_order_mark_is_no_part_of_the_description(tmp_path: Path) -> None:
+    nnunet(tmp_path, channel_names={"0": "CT"}, labels={"background": 0, "lesion": 1})
+    description = tmp_path / "dataset.json"
+    description.write_text(description.read_text("utf-8"), "utf-8-sig")
+    assert find_layout(tmp_path).modality == "CT"
+
+
 def test_nnunet_of_the_first_version(tmp_path: Path) -> None:
     nnunet(tmp_path, modality={"0": "CT"}, labels={"0": "background", "1": "lesion"})
     assert find_layout(tmp_path).modality == "CT"

@@ -235,7 +235,7 @@ def _nnunet(folder: Path, files: list[Path]) -> _Files:
     """Raw data of nnU-Net. `imagesTs` is no part of the cohort: it was set apart for tests."""
     description = folder / "dataset.json"
     try:
-        content = json.loads(description.read_text(encoding="utf-8"))
+        content = json.loads(description.read_text(encoding="utf-8-sig"))
         channels = content["channel_names"] if "channel_names" in content else content["modality"]
         names, labels = [str(name) for name in channels.values()], content["labels"].keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
