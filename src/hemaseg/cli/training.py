@@ -94,7 +94,11 @@ def index(
         typer.echo("Spacing is unknown for some images: mm and mL will be undefined there.")
     if not all(image.modality for image in cohort.images):
         typer.echo("Modality is unknown for some images: unless 8-bit, they need --modality.")
-    doubts = [large_masks(cohort), "" if subject_pattern else shared_beginnings(cohort)]
+    doubts = [
+        large_masks(cohort),
+    ]
+    if not subject_pattern:
+        doubts.append(shared_beginnings((image.subject, image.site) for image in cohort.images))
     for doubt in filter(None, doubts):
         typer.echo(doubt)
 

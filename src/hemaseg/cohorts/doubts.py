@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 
 from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.scans.mask_size import oversize
@@ -11,16 +12,19 @@ _MAX_SHOWN = 3
 _BEGINNING = re.compile(r"(.+?)[-_]((19|20)[0-9]{2}[-_]?[0-9]{2}[-_]?[0-9]{2}|[^-_]+)")
 
 
-def shared_beginnings(cohort: Cohort) -> str:
+def shared_beginnings(subjects: Iterable[tuple[str, str]]) -> str:
     """Subjects who may be time points of one person, in a sentence; empty if none may.
 
     They are those whose names are equal up to the last `_` or `-`, as `p1_baseline` and
     `p1_day3`, if there are several such beginnings, and more beginnings than names of any one of
     them: few beginnings with many names each are those of sites (`A_001`, `B_001`) or of the
     study (`ICH_001`). Beginnings that end in the name of a site are left aside too.
+
+    Args:
+        subjects: Name and site of each, the site empty if unknown.
     """
     groups: defaultdict[str, list[str]] = defaultdict(list)
-    for subject, site in dict.fromkeys((image.subject, image.site) for image in cohort.images):
+    for subject, site in dict.fromkeys(subjects):
         match = _BEGINNING.fullmatch(subject)
         if match and not (site and match[1].endswith(site)):
             groups[match[1]].append(subject)
@@ -30,7 +34,8 @@ def shared_beginnings(cohort: Cohort) -> str:
     return (
         f"{sum(map(len, several))} subjects share the beginning of their names with others "
         f"({_some([', '.join(names) for names in several])}). If these are one person each, name "
-        "the person by --subject-pattern (in a CSV file: the column subject), or a split leaks."
+        "the person by --subject-pattern (in a CSV file: the column subject): they now count as "
+        "several, and a split between them would leak."
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemaseg.cohorts.layouts import find_layout, modality_of, place_of
+from hemaseg.cohorts.patterns import compiled, searched, subject_place
 from hemaseg.cohorts.rows import Row, raise_problems, read_rows
 from hemaseg.cohorts.table import MODALITIES, CaseImage, Cohort, conflicts
 from hemaseg.errors import CohortError, ConfigError, ScanError
@@ -81,28 +82,25 @@ def index_folder(
     """
     if modality not in (None, *MODALITIES):
         raise ConfigError(f"modality {modality!r}, expected {' or '.join(MODALITIES)}. Correct it.")
-    find_site, find_subject = _compiled(site_pattern), _compiled(subject_pattern)
+    find_site, find_subject = compiled(site_pattern), compiled(subject_pattern)
     layout = find_layout(folder, masks=masks)
     problems = list(layout.problems)
     found: list[_Found] = []
     homes: defaultdict[str, set[str]] = defaultdict(set)
     for pair in layout.pairs:
-        place = place_of(pair.key, is_stack=not is_nifti(pair.image))
         path = pair.image.relative_to(folder).as_posix()
-        subject, scan = place.subject, place.scan
-        if find_subject:
-            # The folders, no longer the subject, tell stacks with equal names apart.
-            subject = _searched(find_subject, path)
-            scan = "-".join(dict.fromkeys(filter(None, [*place.folder.split("/"), scan])))
-        elif subject:
+        is_stack = not is_nifti(pair.image)
+        place = subject_place(pair.key, path, is_stack=is_stack, find_subject=find_subject)
+        subject = place.subject
+        if subject and not find_subject:
             homes[subject].add(place.folder)
-        site = _searched(find_site, subject, path) if find_site else _tcga_site(subject)
+        site = searched(find_site, subject, path) if find_site else _tcga_site(subject)
         if not subject or (find_site and not site):
             what = "site" if subject else "subject"
             problems.append(f"{pair.image}: no {what} in {path}, expected a name. Give a pattern")
             continue
         kind = modality or layout.modality or modality_of(pair.key)
-        found.append(_Found(pair.image, pair.mask, subject, scan, place.slice, site, kind))
+        found.append(_Found(pair.image, pair.mask, subject, place.scan, place.slice, site, kind))
     problems += [
         f"subject {subject}: {len(places)} folders of that name ({', '.join(sorted(places)[:3])}), "
         "expected one. Give a subject pattern, which may take in several folders: '(site./[0-9]+)'"
@@ -158,28 +156,6 @@ def _listed(row: Row) -> _Found:
         modality=row.text("modality"),
         spacing_mm=spacing_mm,
     )
-
-
-def _compiled(pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(
-            f"pattern {pattern!r}: {error}, expected a regular expression. Correct it."
-        ) from error
-    if compiled.groups != 1:
-        raise ConfigError(
-            f"pattern {pattern!r}: {compiled.groups} groups, expected 1. Put the name's part in ()."
-        )
-    return compiled
-
-
-def _searched(pattern: re.Pattern[str], *texts: str) -> str:
-    """The pattern's group in the first text that has it, `/` as `_`; empty if none has."""
-    found = next((match[1] or "" for text in texts if (match := pattern.search(text))), "")
-    return found.replace("/", "_")
 
 
 def _tcga_site(subject: str) -> str:
