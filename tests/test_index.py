@@ -1,6 +1,7 @@
 """Folders and tables to cohorts: what is recorded, and that all that is wrong is named at once."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from hemaseg.cohorts.index import index_folder, index_table
 from hemaseg.cohorts.split import parts, split_folds
-from hemaseg.cohorts.table import read_case
+from hemaseg.cohorts.table import read_case, read_cohort, write_cohort
 from hemaseg.errors import CohortError, ConfigError
 from hemaseg.scans.images import read_scan
 from hemaseg.scans.scan import content_sha256
@@ -254,6 +255,34 @@ def test_masks_that_mark_with_several_values_are_refused(tmp_path: Path) -> None
         picture(tmp_path / f"P/a_{number}_mask.png", MASK // 255 * np.uint8(value))
     (line,) = refusal(tmp_path)
     assert "a_3_mask.png: marks with the value 2, expected 1 as " in line
+
+
+def test_one_label_of_maps_is_kept_with_the_cohort(tmp_path: Path) -> None:
+    marked = {"a": (1, 2, 2, 3), "b": (2, 0, 0, 0)}
+    for value, (name, labels) in enumerate(marked.items()):
+        mask = np.zeros((2, 3, 4), np.uint8)
+        mask[0, 0] = labels
+        volume(tmp_path / f"{name}.nii", ramp(value))
+        volume(tmp_path / f"{name}_mask.nii", mask)
+    volume(tmp_path / "c.nii", ramp(9))
+    (line,) = refusal(tmp_path)
+    assert "a_mask.nii: 4 different values" in line
+    assert line.endswith("Or choose one label: --label NUMBER.")
+    (line,) = refusal(tmp_path, label=4)
+    assert line == "label 4 in none of the masks, expected it in some. Check its number"
+    for label, expected in ((1, [1, 0, None]), (2, [2, 1, None]), (3, [1, 0, None])):
+        write_cohort(index_folder(tmp_path, label=label), tmp_path / "cohort.csv")
+        cohort = read_cohort(tmp_path / "cohort.csv")
+        assert [image.lesion_pixels for image in cohort.images] == expected
+        assert [image.label for image in cohort.images] == [label, label, None]
+        for image, num in zip(cohort.images, expected, strict=True):
+            _, reference = read_case(image)
+            assert (None if reference is None else int(reference.sum())) == num
+    # Without its label, a map of one other label would be taken for a mask.
+    with pytest.raises(CohortError, match=r"b_mask\.nii: 1 lesion pixels .* expected 0"):
+        read_case(replace(cohort.images[1], label=None))
+    (tmp_path / "files.csv").write_text("image,mask\na.nii,a_mask.nii\n")
+    assert index_table(tmp_path / "files.csv", label=2).images[0].lesion_pixels == 2
 
 
 @pytest.mark.parametrize(

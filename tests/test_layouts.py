@@ -167,6 +167,15 @@ def test_other_nnunet_data_are_refused(
         find_layout(nnunet(tmp_path, **content))
 
 
+def test_nnunet_of_several_classes_if_one_is_chosen(tmp_path: Path) -> None:
+    labels = {"background": 0, "ich": 1, "ivh": 2}
+    folder = nnunet(tmp_path, channel_names={"0": "CT"}, labels=labels)
+    assert len(find_layout(folder, one_class=False).pairs) == 1
+    nnunet(tmp_path, channel_names={"0": "T1", "1": "T2"}, labels=labels)
+    with pytest.raises(CohortError, match="channels T1, T2"):
+        find_layout(folder, one_class=False)
+
+
 def test_nnunet_without_description_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "imagesTr/c_0000.nii.gz", "labelsTr/c.nii.gz")
     with pytest.raises(CohortError, match=r"dataset\.json: FileNotFoundError"):

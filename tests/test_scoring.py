@@ -324,6 +324,18 @@ def percentile_by_hand() -> float:
     return 0.4 + 0.8 * (corner_mm - 0.4)
 
 
+def test_a_cohort_knows_the_label_of_its_references(tmp_path: Path) -> None:
+    first, *_ = make_cohort(tmp_path).images
+    assert first.mask is not None
+    labels = np.asarray(Image.open(first.mask)) // 255 * 2
+    labels[-1, -1] = 1
+    Image.fromarray(labels.astype(np.uint8)).save(first.mask)
+    make_predictions(tmp_path / "predictions")
+    cohort = Cohort((replace(first, label=2),))
+    row = only_row(evaluate_cohort(tmp_path / "predictions", cohort).subjects)
+    check(row, reference_pixels=first.lesion_pixels)
+
+
 def test_without_spacing_what_needs_mm_is_undefined(tmp_path: Path) -> None:
     cohort = make_cohort(tmp_path, spacing_mm=None)
     scores = evaluate_cohort(make_predictions(tmp_path / "run"), cohort)

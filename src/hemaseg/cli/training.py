@@ -40,6 +40,9 @@ def index(
         str | None, typer.Option(help="Folder of masks, or ending of names, where several fit.")
     ] = None,
     modality: Annotated[str | None, typer.Option(help="CT or MRI, for all scans.")] = None,
+    label: Annotated[
+        int | None, typer.Option(min=1, help="Which label of masks that are maps of several.")
+    ] = None,
     site_pattern: Annotated[
         str | None,
         typer.Option(help="Regular expression with one group: the site in the subject's name."),
@@ -70,7 +73,7 @@ def index(
         progress = partial(show, "reading")
         if folder.is_file():
             cohort = index_table(
-                folder, unmarked_as_negative=unmarked_as_negative, progress=progress
+                folder, label=label, unmarked_as_negative=unmarked_as_negative, progress=progress
             )
         else:
             cohort = index_folder(
@@ -79,6 +82,7 @@ def index(
                 site_pattern=site_pattern,
                 subject_pattern=subject_pattern,
                 modality=modality,
+                label=label,
                 unmarked_as_negative=unmarked_as_negative,
                 progress=progress,
             )

@@ -87,12 +87,13 @@ class _Files:
     remarks: dict[Path, str] = field(default_factory=dict)
 
 
-def find_layout(folder: Path, *, masks: str | None = None) -> Layout:
+def find_layout(folder: Path, *, masks: str | None = None, one_class: bool = True) -> Layout:
     """The images and masks in a folder.
 
     Args:
         folder: In one of the layouts of `LAYOUTS`. Hidden files are ignored.
         masks: Which masks, where there are several kinds: a folder, or an ending of names.
+        one_class: Whether data of nnU-Net that have several classes are refused.
 
     Raises:
         CohortError: There is no such folder, no image, no mask, or more than one kind of masks to
@@ -101,7 +102,7 @@ def find_layout(folder: Path, *, masks: str | None = None) -> Layout:
     files = _image_files(folder)
     tops = {file.relative_to(folder).parts[0] for file in files if file.parent != folder}
     if "imagesTr" in tops:
-        found = _nnunet(folder, files)
+        found = _nnunet(folder, files, one_class)
     elif "images" in tops and len(tops) > 1:
         found = _beside(folder, files)
     elif any(top.startswith("sub-") for top in tops) and any(map(is_nifti, files)):
@@ -231,7 +232,7 @@ def _beside(folder: Path, files: list[Path]) -> _Files:
     return _Files(images, kinds)
 
 
-def _nnunet(folder: Path, files: list[Path]) -> _Files:
+def _nnunet(folder: Path, files: list[Path], one_class: bool) -> _Files:
     """Raw data of nnU-Net. `imagesTs` is no part of the cohort: it was set apart for tests."""
     description = folder / "dataset.json"
     try:
@@ -243,11 +244,11 @@ def _nnunet(folder: Path, files: list[Path]) -> _Files:
             f"{description}: {type(error).__name__}: {error}, expected a JSON file with "
             "channel_names and labels. Correct it."
         ) from error
-    if len(names) != 1 or len(labels) != 2:
+    if len(names) != 1 or (one_class and len(labels) != 2):
         raise CohortError(
             f"{description}: channels {', '.join(names)} and labels {', '.join(labels)}, expected "
-            "1 channel and 2 labels, background and lesion. Copy one channel, and masks of one "
-            "class, into a folder of their own."
+            "1 channel and 2 labels, background and lesion. Copy one channel into a folder of its "
+            "own; choose one label: --label NUMBER."
         )
     images, masks = _by_key(), _by_key()
     for file in files:

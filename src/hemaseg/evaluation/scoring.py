@@ -190,7 +190,7 @@ def _read_pair(pair: MaskPair) -> _Masks:
     if pair.reference is None:
         reference = np.zeros(voxels.shape, dtype=np.bool_)
     else:
-        scan = read_mask(pair.reference, label=pair.label)
+        scan = read_mask(pair.reference, label=case.label if case else pair.label)
         reference = scan.voxels
         _check_grid(pair, voxels.shape, reference.shape)
         if affine is not None and scan.affine is not None:
