@@ -133,7 +133,9 @@ def test_refuses_what_is_no_folder_of_masks(tmp_path: Path) -> None:
         match_folders(folder / "gone", full)
     with pytest.raises(EvaluationError, match=r"a_1\.png: found a file, expected a folder"):
         match_folders(full, full / "a_1.png")
-    with pytest.raises(EvaluationError, match="notes: 0 masks among 2 files"):
+    with pytest.raises(
+        EvaluationError, match=r"notes: 0 masks among 2 files.*save DICOM SEG as NIfTI"
+    ):
         match_folders(full, folder / "notes")
 
 

@@ -156,7 +156,7 @@ def _mask_files(folder: Path) -> dict[str, Path]:
     if not masks:
         raise EvaluationError(
             f"{folder}: 0 masks among {len(inside)} files, expected PNG, TIFF or NIfTI files. "
-            "Give the folder that holds them."
+            "Give the folder that holds them; save DICOM SEG as NIfTI."
         )
     return _unique(((path.with_name(_bare_name(path)).as_posix(), path) for path in masks), folder)
 
