@@ -50,6 +50,7 @@ ELSEWHERE = {
     "unknown-segment": "test_dicom_segments",
     "empty-frames": "test_dicom_segments",
     "label-absent": "test_measuring",
+    "large-mask": "test_measuring",
     # Writing.
     "uneven-nifti": "test_nifti",
     "exists": "test_cases",

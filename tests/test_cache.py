@@ -259,6 +259,14 @@ def test_another_modality_is_another_range(tmp_path: Path) -> None:
         assert num_decoded(cohort, RECIPE, tmp_path / "cache") == 2
 
 
+def test_another_label_is_another_mask(cohort: Cohort, tmp_path: Path) -> None:
+    """Which the hash of a cohort does not say either, if both labels are as large."""
+    labelled = Cohort(tuple(replace(case, label=1) for case in cohort.images))
+    assert cohort.sha256 == labelled.sha256
+    for other in (cohort, labelled):
+        assert num_decoded(other, RECIPE, tmp_path / "cache") == 6
+
+
 def test_a_disk_without_room_is_told_before_it_is_full(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

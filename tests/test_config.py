@@ -127,6 +127,12 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
         read_config(tmp_path, Recipe)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    path, paper = tmp_path / "r.toml", REPOSITORY / "configs/paper.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + paper.read_bytes())
+    assert read_config(path, Recipe) == read_config(paper, Recipe)
+
+
 def test_text_that_is_not_toml(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text("a = = 3")

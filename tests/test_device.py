@@ -28,7 +28,14 @@ def test_named_device_is_taken() -> None:
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
 
 
-@pytest.mark.parametrize("name", ["cuda:77", "gpu", "meta"])
+@pytest.mark.parametrize("name", ["gpu", "meta", "cuda:x", "", "CPU"])
+def test_names_of_no_device_are_refused_with_those_that_are(name: str) -> None:
+    found = f'device "{name}" cannot be used: expected auto, cpu, cuda, cuda:N or mps'
+    with pytest.raises(ConfigError, match=found):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda:77", "mps:77"])
 def test_absent_device_is_refused_not_replaced(name: str) -> None:
     with pytest.raises(ConfigError, match=f'device "{name}" cannot be used'):
         choose_device(name)

@@ -117,6 +117,17 @@ def test_examples_of_volumes_are_taken_at_the_index_of_the_slice(
         examples_of(copy)
 
 
+def test_one_label_of_the_reference_is_shown(copy: Path) -> None:
+    expected = [int(example.reference.sum()) for example in examples_of(copy)]
+    for path in (copy / "images").glob("*_mask.png"):
+        labels = np.asarray(Image.open(path)) // 255 * 2
+        labels[-1, -1] = 1
+        Image.fromarray(labels.astype(np.uint8)).save(path)
+    for path in (copy / "runs").glob("*/*/predictions/predictions.csv"):
+        change_table(path, lambda table: table.assign(label="2"))
+    assert [int(example.reference.sum()) for example in examples_of(copy)] == expected
+
+
 def test_subjects_with_several_scans_are_no_examples(copy: Path) -> None:
     change_table(
         copy / "scores_slices.csv",

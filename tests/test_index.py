@@ -1,6 +1,7 @@
 """Folders and tables to cohorts: what is recorded, and that all that is wrong is named at once."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from hemaseg.cohorts.index import index_folder, index_table
 from hemaseg.cohorts.split import parts, split_folds
-from hemaseg.cohorts.table import read_case
+from hemaseg.cohorts.table import read_case, read_cohort, write_cohort
 from hemaseg.errors import CohortError, ConfigError
 from hemaseg.scans.images import read_scan
 from hemaseg.scans.scan import content_sha256
@@ -155,7 +156,7 @@ def test_patterns_find_subject_and_site(tmp_path: Path) -> None:
         picture(tmp_path / visit / "1_mask.png", MASK)
     assert refusal(tmp_path)[0] == (
         "subject v1: 2 folders of that name (x-P1/v1, y-P2/v1), expected one. "
-        "Give a subject pattern"
+        "Give a subject pattern, which may take in several folders: '(site./[0-9]+)'"
     )
     cohort = index_folder(tmp_path, subject_pattern="-(P.)/", site_pattern="^(.)-")
     assert [(image.id, image.site) for image in cohort.images] == [
@@ -166,6 +167,15 @@ def test_patterns_find_subject_and_site(tmp_path: Path) -> None:
     # The subject's name is looked at before the path.
     cohort = index_folder(tmp_path, subject_pattern="-(P.)/", site_pattern="^(P|x|y)")
     assert {image.site for image in cohort.images} == {"P"}
+
+
+def test_a_pattern_may_take_in_several_folders(tmp_path: Path) -> None:
+    for value, place in enumerate(("siteA/000", "siteA/001", "siteB/000"), 2):
+        picture(tmp_path / place / "1.png", value)
+        picture(tmp_path / place / "1_mask.png", MASK)
+    cohort = index_folder(tmp_path, subject_pattern="(site./[0-9]+)", site_pattern="site(.)")
+    found = [(image.subject, image.site) for image in cohort.images]
+    assert found == [("siteA_000", "A"), ("siteA_001", "A"), ("siteB_000", "B")]
 
 
 def test_images_without_subject_or_site_are_refused(tmp_path: Path) -> None:
@@ -247,6 +257,34 @@ def test_masks_that_mark_with_several_values_are_refused(tmp_path: Path) -> None
     assert "a_3_mask.png: marks with the value 2, expected 1 as " in line
 
 
+def test_one_label_of_maps_is_kept_with_the_cohort(tmp_path: Path) -> None:
+    marked = {"a": (1, 2, 2, 3), "b": (2, 0, 0, 0)}
+    for value, (name, labels) in enumerate(marked.items()):
+        mask = np.zeros((2, 3, 4), np.uint8)
+        mask[0, 0] = labels
+        volume(tmp_path / f"{name}.nii", ramp(value))
+        volume(tmp_path / f"{name}_mask.nii", mask)
+    volume(tmp_path / "c.nii", ramp(9))
+    (line,) = refusal(tmp_path)
+    assert "a_mask.nii: 4 different values" in line
+    assert line.endswith("Or choose one label: --label NUMBER.")
+    (line,) = refusal(tmp_path, label=4)
+    assert line == "label 4 in none of the masks, expected it in some. Check its number"
+    for label, expected in ((1, [1, 0, None]), (2, [2, 1, None]), (3, [1, 0, None])):
+        write_cohort(index_folder(tmp_path, label=label), tmp_path / "cohort.csv")
+        cohort = read_cohort(tmp_path / "cohort.csv")
+        assert [image.lesion_pixels for image in cohort.images] == expected
+        assert [image.label for image in cohort.images] == [label, label, None]
+        for image, num in zip(cohort.images, expected, strict=True):
+            _, reference = read_case(image)
+            assert (None if reference is None else int(reference.sum())) == num
+    # Without its label, a map of one other label would be taken for a mask.
+    with pytest.raises(CohortError, match=r"b_mask\.nii: 1 lesion pixels .* expected 0"):
+        read_case(replace(cohort.images[1], label=None))
+    (tmp_path / "files.csv").write_text("image,mask\na.nii,a_mask.nii\n")
+    assert index_table(tmp_path / "files.csv", label=2).images[0].lesion_pixels == 2
+
+
 @pytest.mark.parametrize(
     ("affine", "found"),
     [
@@ -272,6 +310,20 @@ def test_masks_on_another_grid_are_refused(tmp_path: Path) -> None:
     first, second = refusal(tmp_path)
     assert "a_mask.nii: mask grid 2x3x2, expected 1x3x2 as " in first
     assert "b_mask.png: mask grid 1x3x2 (without geometry), expected 1x3x2 as " in second
+
+
+def test_inverted_masks_of_heads_are_refused(tmp_path: Path) -> None:
+    for name, edge_mm, num_rows in (("small", 15, 2), ("large", 35, 2), ("half", 35, 1)):
+        mask = np.zeros((2, 3, 4), np.uint8)
+        mask[:num_rows] = 1
+        mask[0, 0, 0] = num_rows - 1
+        affine = np.diag([edge_mm, edge_mm, edge_mm, 1.0])
+        volume(tmp_path / f"{name}.nii", ramp(edge_mm + num_rows), affine)
+        mask[1, 0] = 0
+        volume(tmp_path / f"{name}_mask.nii", mask, affine)
+    # 20 of 24 voxels of 42.875 mL; those of 3.375 mL may be a cropped lesion.
+    (line,) = refusal(tmp_path)
+    assert "large_mask.nii: 83 % of the voxels and 858 mL are lesion, expected less" in line
 
 
 def test_table_of_files(tmp_path: Path) -> None:

@@ -65,6 +65,19 @@ def test_masks_with_an_ending_of_their_own(tmp_path: Path, masks: str) -> None:
     ]
 
 
+def test_masks_that_end_otherwise_are_offered(tmp_path: Path) -> None:
+    masks = [f"P/a_ct_rater{rater}_mask.nii.gz" for rater in (1, 2)]
+    touch(tmp_path, "P/a.nii.gz", "P/a_ct.nii.gz", *masks)
+    layout = find_layout(tmp_path)
+    assert layout.problems[1] == (
+        f"{tmp_path / masks[1]}: mask without image, expected an image named P/a_ct_rater2; or "
+        "choose masks of P/a_ct that end so: --masks rater2_mask"
+    )
+    layout = find_layout(tmp_path, masks="rater2_mask")
+    assert pairs(layout, tmp_path)[1][1:] == ("P/a_ct.nii.gz", masks[1])
+    assert layout.problems == ()
+
+
 def test_the_longest_ending_counts(tmp_path: Path) -> None:
     touch(tmp_path, "a_1.png", "a_1_brain_mask.png")
     layout = find_layout(tmp_path, masks="brain_mask")
@@ -119,6 +132,13 @@ def test_nnunet(tmp_path: Path, channels: dict[str, str], modality: str) -> None
     assert layout.modality == modality
 
 
+def test_a_byte_order_mark_is_no_part_of_the_description(tmp_path: Path) -> None:
+    nnunet(tmp_path, channel_names={"0": "CT"}, labels={"background": 0, "lesion": 1})
+    description = tmp_path / "dataset.json"
+    description.write_text(description.read_text("utf-8"), "utf-8-sig")
+    assert find_layout(tmp_path).modality == "CT"
+
+
 def test_nnunet_of_the_first_version(tmp_path: Path) -> None:
     nnunet(tmp_path, modality={"0": "CT"}, labels={"0": "background", "1": "lesion"})
     assert find_layout(tmp_path).modality == "CT"
@@ -145,6 +165,15 @@ def test_other_nnunet_data_are_refused(
 ) -> None:
     with pytest.raises(CohortError, match=rf"dataset\.json: {found}"):
         find_layout(nnunet(tmp_path, **content))
+
+
+def test_nnunet_of_several_classes_if_one_is_chosen(tmp_path: Path) -> None:
+    labels = {"background": 0, "ich": 1, "ivh": 2}
+    folder = nnunet(tmp_path, channel_names={"0": "CT"}, labels=labels)
+    assert len(find_layout(folder, one_class=False).pairs) == 1
+    nnunet(tmp_path, channel_names={"0": "T1", "1": "T2"}, labels=labels)
+    with pytest.raises(CohortError, match="channels T1, T2"):
+        find_layout(folder, one_class=False)
 
 
 def test_nnunet_without_description_is_refused(tmp_path: Path) -> None:
@@ -182,6 +211,35 @@ def test_bids(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("images", "mask", "found"),
+    [
+        (["run-1_ct", "run-2_ct"], "run-2_label-ICH_mask", ["run-2_ct"]),
+        (["run-1_ct", "run-2_ct"], "label-ICH_mask", ["run-1_ct", "run-2_ct"]),
+        (["ct", "run-2_ct"], "run-2_label-ICH_mask", ["run-2_ct"]),
+        (["run-1_ct"], "run-2_label-ICH_mask", []),
+        (["ct", "rec-bone_ct"], "label-ICH_mask", ["ct"]),
+        (["ct", "rec-bone_ct"], "rec-bone_label-ICH_mask", ["rec-bone_ct"]),
+        (["acq-x_T1w", "FLAIR"], "space-T1w_label-ICH_mask", ["acq-x_T1w"]),
+        (["run-1_FLAIR", "run-2_FLAIR"], "run-1_space-FLAIR_mask", ["run-1_FLAIR"]),
+        (["acq-x_ct"], "label-ICH_mask", ["acq-x_ct"]),
+    ],
+)
+def test_bids_entities_tell_images_apart(
+    tmp_path: Path, images: list[str], mask: str, found: list[str]
+) -> None:
+    touch(tmp_path, *(f"sub-1/ct/sub-1_{name}.nii.gz" for name in images))
+    touch(tmp_path, f"derivatives/x/sub-1/ct/sub-1_{mask}.nii.gz")
+    touch(tmp_path, "sub-2/ct/sub-2_ct.nii.gz", "sub-1/ses-9/ct/sub-1_ses-9_ct.nii.gz")
+    layout = find_layout(tmp_path)
+    fitting = [pair.key for pair in layout.pairs if pair.mask]
+    if len(found) == 1:
+        assert (fitting, layout.problems) == ([f"sub-1/sub-1_{found[0]}"], ())
+    else:
+        why = f"{len(found)} images fit" if found else "mask without image"
+        assert (fitting, len(layout.problems), why in layout.problems[0]) == ([], 1, True)
+
+
 def test_bids_masks_of_several_kinds(tmp_path: Path) -> None:
     touch(
         tmp_path,
@@ -189,12 +247,35 @@ def test_bids_masks_of_several_kinds(tmp_path: Path) -> None:
         "derivatives/x/sub-1/anat/sub-1_space-MNI_desc-brain_mask.nii.gz",
         "derivatives/x/sub-1/anat/sub-1_label-lesion_mask.nii.gz",
     )
-    with pytest.raises(CohortError, match=r"desc-brain_mask \(1 files\), label-lesion_mask \(1"):
+    found = r"derivatives/x/desc-brain_mask \(1 files\), derivatives/x/label-lesion_mask \(1"
+    with pytest.raises(CohortError, match=found):
         find_layout(tmp_path)
     layout = find_layout(tmp_path, masks="label-lesion_mask")
     assert [pair.mask and pair.mask.name for pair in layout.pairs] == [
         "sub-1_label-lesion_mask.nii.gz"
     ]
+
+
+@pytest.mark.parametrize(
+    "masks", ["rater2", "derivatives/rater2/", "Rater2/label-ICH_mask", "rater1"]
+)
+def test_bids_masks_of_several_raters(tmp_path: Path, masks: str) -> None:
+    images = [f"sub-{number}/ct/sub-{number}_ct.nii.gz" for number in (1, 2)]
+    marked = [f"derivatives/rater{rater}/sub-1/ct/sub-1_label-ICH_mask.nii.gz" for rater in (1, 2)]
+    touch(tmp_path, *images, *marked)
+    rater = masks.lower().partition("rater")[2][0]
+    assert [mask for _, _, mask in pairs(find_layout(tmp_path, masks=masks), tmp_path)] == [
+        marked[int(rater) - 1],
+        None,
+    ]
+    found = r"rater1/label-ICH_mask \(1 files\), derivatives/rater2/label-ICH_mask \(1 files\)"
+    for unclear in (None, "label-ICH_mask", "rater3"):
+        with pytest.raises(CohortError, match=found):
+            find_layout(tmp_path, masks=unclear)
+    # Raters who share the subjects are one kind.
+    (tmp_path / marked[1]).unlink()
+    touch(tmp_path, marked[1].replace("sub-1", "sub-2"))
+    assert all(pair.mask for pair in find_layout(tmp_path).pairs)
 
 
 def test_bids_mask_of_an_unclear_image_is_a_problem(tmp_path: Path) -> None:
@@ -207,7 +288,11 @@ def test_bids_mask_of_an_unclear_image_is_a_problem(tmp_path: Path) -> None:
     )
     layout = find_layout(tmp_path, masks="label-lesion_mask")
     assert [pair.mask for pair in layout.pairs] == [None, None]
-    assert [text.rpartition("/")[2] for text in layout.problems] == ["sub-1_label-lesion"]
+    (problem,) = layout.problems
+    assert problem.endswith(
+        "label-lesion_mask.nii.gz: 2 images fit (sub-1_T1w, sub-1_T2w), expected a name that says "
+        "which"
+    )
 
 
 def test_files_that_are_there_twice_are_problems(tmp_path: Path) -> None:
@@ -273,7 +358,16 @@ def test_what_a_key_says(
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("P1_ct", "CT"), ("NCCT", "CT"), ("sub-1_T2w", "MRI"), ("mr", "MRI"), ("PD12", ""), ("", "")],
+    [
+        ("P1_ct", "CT"),
+        ("NCCT", "CT"),
+        ("P1/mri", "MRI"),
+        ("P1_ct/12", ""),
+        ("sub-1_T2w", "MRI"),
+        ("mr", "MRI"),
+        ("PD12", ""),
+        ("", ""),
+    ],
 )
 def test_modality_of_a_name(name: str, expected: str) -> None:
     assert modality_of(name) == expected

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hemaseg.cohorts.table import CaseImage, Cohort
-from hemaseg.errors import EvaluationError
+from hemaseg.errors import ConfigError, EvaluationError
 from hemaseg.evaluation.matching import MaskPair, match_cohort, match_folders
 
 
@@ -52,6 +52,22 @@ def test_subject_and_slice_in_names(
     tmp_path: Path, name: str, subject: str, scan: str, number: int | None
 ) -> None:
     assert match(tmp_path, [name], [name]) == [(subject, scan, number, name, name)]
+
+
+def test_a_pattern_names_the_subject(tmp_path: Path) -> None:
+    names = ["A/p1_bl_mask.nii.gz", "A/p1_fu_mask.nii.gz", "B/p1_fu_mask.nii.gz", "B/q_9.png"]
+    folder = touch(tmp_path, *names[:3], "B/q_9_mask.png")
+    pairs = match_folders(folder, folder, subject_pattern="([^/]+)_")
+    assert [(pair.subject, pair.scan, pair.slice) for pair in pairs] == [
+        ("p1", "A-p1_bl", None),
+        ("p1", "A-p1_fu", None),
+        ("p1", "B-p1_fu", None),
+        ("q", "B-q", 9),
+    ]
+    with pytest.raises(EvaluationError, match=r"p1_bl_mask\.nii\.gz: no subject in its name"):
+        match_folders(folder, folder, subject_pattern="(nobody)")
+    with pytest.raises(ConfigError, match="0 groups, expected 1"):
+        match_folders(folder, folder, subject_pattern="p1")
 
 
 def test_mask_endings_do_not_count_and_images_are_left_aside(tmp_path: Path) -> None:
@@ -117,7 +133,9 @@ def test_refuses_what_is_no_folder_of_masks(tmp_path: Path) -> None:
         match_folders(folder / "gone", full)
     with pytest.raises(EvaluationError, match=r"a_1\.png: found a file, expected a folder"):
         match_folders(full, full / "a_1.png")
-    with pytest.raises(EvaluationError, match="notes: 0 masks among 2 files"):
+    with pytest.raises(
+        EvaluationError, match=r"notes: 0 masks among 2 files.*save DICOM SEG as NIfTI"
+    ):
         match_folders(full, folder / "notes")
 
 

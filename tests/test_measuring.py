@@ -310,6 +310,21 @@ def test_limit_of_bytes_holds(tmp_path: Path) -> None:
     assert refused.kind == "too-large"
 
 
+def test_masks_larger_than_lesions_are_noted(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "half.nii", np.ones((2, 3, 4), np.uint8) * (np.arange(4) < 2))
+    write_nifti(tmp_path / "more.nii", np.ones((2, 3, 4), np.uint8) * (np.arange(4) < 3))
+    wide = np.diag([100.0, 100.0, 100.0, 1.0])
+    write_nifti(
+        tmp_path / "litres.nii", (np.arange(24).reshape(2, 3, 4) < 1).astype(np.uint8), wide
+    )
+    rows = measure_files([tmp_path], OPTIONS).rows
+    assert {row["name"]: row["findings"] for row in rows} == {
+        "half": "",
+        "more": "large-mask",
+        "litres": "large-mask",
+    }
+
+
 def test_table(tmp_path: Path) -> None:
     write_nifti(tmp_path / "a, b.nii", HEAD.mask.astype(np.uint8))
     write_nifti(tmp_path / "c.nii", np.zeros_like(HEAD.mask, dtype=np.uint8))

@@ -191,6 +191,23 @@ def test_a_volume(tmp_path: Path) -> None:
     check(only_row(wider.subjects), surface_dice=1.0, surface_tolerance_mm=5.0)
 
 
+def test_one_label_of_maps(tmp_path: Path) -> None:
+    predicted, reference = np.zeros((2, 2, 4, 4), np.uint8)
+    predicted[0, 0] = (1, 1, 2, 2)
+    reference[0, 0] = (1, 3, 2, 0)
+    write_nifti(tmp_path / "predictions/p.nii", predicted, np.eye(4))
+    write_nifti(tmp_path / "references/p.nii", reference, np.eye(4))
+    folders = tmp_path / "predictions", tmp_path / "references"
+    check(only_row(evaluate(*folders, label=1).subjects), dice=2 / 3, reference_pixels=1)
+    check(only_row(evaluate(*folders, label=2).subjects), dice=2 / 3, prediction_pixels=2)
+    with pytest.raises(EvaluationError, match="predictions: label 3 in none of 1 masks"):
+        evaluate(*folders, label=3)
+    with pytest.raises(EvaluationError, match=r"0, 1, 2.*Or choose one label: --label NUMBER"):
+        evaluate(*folders)
+    with pytest.raises(ValueError, match="label is 0, expected 1 or more"):
+        evaluate(*folders, label=0)
+
+
 def test_orientation_of_the_files_does_not_matter(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     prediction, reference = random.random((2, 6, 7, 4)) < 0.3
@@ -325,6 +342,18 @@ def percentile_by_hand() -> float:
     """
     corner_mm = math.hypot(5, 0.5, 0.8)
     return 0.4 + 0.8 * (corner_mm - 0.4)
+
+
+def test_a_cohort_knows_the_label_of_its_references(tmp_path: Path) -> None:
+    first, *_ = make_cohort(tmp_path).images
+    assert first.mask is not None
+    labels = np.asarray(Image.open(first.mask)) // 255 * 2
+    labels[-1, -1] = 1
+    Image.fromarray(labels.astype(np.uint8)).save(first.mask)
+    make_predictions(tmp_path / "predictions")
+    cohort = Cohort((replace(first, label=2),))
+    row = only_row(evaluate_cohort(tmp_path / "predictions", cohort).subjects)
+    check(row, reference_pixels=first.lesion_pixels)
 
 
 def test_without_spacing_what_needs_mm_is_undefined(tmp_path: Path) -> None:

@@ -291,6 +291,8 @@ def test_file_and_back(tmp_path: Path) -> None:
         assert read_split(path) == split
         content = json.loads(path.read_text())
         assert content["sha256"] == split.sha256
+        path.write_text(path.read_text("utf-8"), "utf-8-sig")
+        assert read_split(path) == split
         assert content["warning"] == split.warning
 
 

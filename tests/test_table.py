@@ -13,6 +13,7 @@ from PIL import Image
 from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.table import (
     COLUMNS,
+    OPTIONAL,
     CaseImage,
     Cohort,
     conflicts,
@@ -192,7 +193,7 @@ def test_file_and_back(tmp_path: Path, place: str) -> None:
     assert read_cohort(path).sha256 == cohort.sha256
     with path.open(encoding="utf-8", newline="") as file:
         header, first, *_ = csv.reader(file)
-    assert tuple(header) == COLUMNS
+    assert tuple(header) == COLUMNS + OPTIONAL
     assert not Path(first[COLUMNS.index("image")]).is_absolute()
 
 

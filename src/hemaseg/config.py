@@ -276,7 +276,7 @@ def read_config(path: Path, kind: type[SectionT]) -> SectionT:
         ConfigError: If it cannot be read, is not TOML, or breaks a rule; names every key at fault.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file. Give the path of a TOML file.") from None
     except (OSError, UnicodeDecodeError) as error:

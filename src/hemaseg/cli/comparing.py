@@ -24,16 +24,25 @@ def evaluate(
     tolerance_mm: Annotated[
         float, typer.Option(min=0, max=1000, help="Of the surface Dice.")
     ] = 2.0,
+    label: Annotated[
+        int | None, typer.Option(min=1, help="Which label of maps of several, in both folders.")
+    ] = None,
+    subject_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression with one group: the subject in the path.")
+    ] = None,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Score masks per subject, per slice, and per batch of 8."""
+    from hemaseg.cohorts.doubts import shared_beginnings
     from hemaseg.cohorts.table import read_cohort
     from hemaseg.evaluation.scoring import evaluate as score
     from hemaseg.evaluation.scoring import evaluate_cohort
     from hemaseg.evaluation.tables import summarize, write_scores
 
     require_free(output, force, suffix=".csv")
+    if references.is_file():
+        refuse("only for folders", label=label, subject_pattern=subject_pattern)
     with progress_bar() as show:
         progress = partial(show, "scoring")
         if references.is_file():
@@ -42,8 +51,19 @@ def evaluate(
                 predictions, cohort, tolerance_mm=tolerance_mm, progress=progress
             )
         else:
-            scores = score(predictions, references, tolerance_mm=tolerance_mm, progress=progress)
+            scores = score(
+                predictions,
+                references,
+                subject_pattern=subject_pattern,
+                label=label,
+                tolerance_mm=tolerance_mm,
+                progress=progress,
+            )
     write_scores(scores, output)
+    if references.is_dir() and not subject_pattern:
+        names = scores.subjects["subject"]
+        if doubt := shared_beginnings((name, "") for name in names):
+            typer.echo(doubt, err=True)
     summary = summarize(scores)
     if as_json:
         typer.echo(summary.to_json())

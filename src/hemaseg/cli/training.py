@@ -40,6 +40,9 @@ def index(
         str | None, typer.Option(help="Folder of masks, or ending of names, where several fit.")
     ] = None,
     modality: Annotated[str | None, typer.Option(help="CT or MRI, for all scans.")] = None,
+    label: Annotated[
+        int | None, typer.Option(min=1, help="Which label of masks that are maps of several.")
+    ] = None,
     site_pattern: Annotated[
         str | None,
         typer.Option(help="Regular expression with one group: the site in the subject's name."),
@@ -53,6 +56,7 @@ def index(
     force: Force = False,
 ) -> None:
     """Check scans and masks, and write the table of cases."""
+    from hemaseg.cohorts.doubts import large_masks, shared_beginnings
     from hemaseg.cohorts.index import index_folder, index_table
     from hemaseg.cohorts.table import write_cohort
 
@@ -69,7 +73,7 @@ def index(
         progress = partial(show, "reading")
         if folder.is_file():
             cohort = index_table(
-                folder, unmarked_as_negative=unmarked_as_negative, progress=progress
+                folder, label=label, unmarked_as_negative=unmarked_as_negative, progress=progress
             )
         else:
             cohort = index_folder(
@@ -78,6 +82,7 @@ def index(
                 site_pattern=site_pattern,
                 subject_pattern=subject_pattern,
                 modality=modality,
+                label=label,
                 unmarked_as_negative=unmarked_as_negative,
                 progress=progress,
             )
@@ -93,6 +98,13 @@ def index(
         typer.echo("Spacing is unknown for some images: mm and mL will be undefined there.")
     if not all(image.modality for image in cohort.images):
         typer.echo("Modality is unknown for some images: unless 8-bit, they need --modality.")
+    doubts = [
+        large_masks(cohort),
+    ]
+    if not subject_pattern:
+        doubts.append(shared_beginnings((image.subject, image.site) for image in cohort.images))
+    for doubt in filter(None, doubts):
+        typer.echo(doubt)
 
 
 @app.command()

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemaseg.cohorts.layouts import find_layout, modality_of, place_of
+from hemaseg.cohorts.patterns import compiled, searched, subject_place
 from hemaseg.cohorts.rows import Row, raise_problems, read_rows
 from hemaseg.cohorts.table import MODALITIES, CaseImage, Cohort, conflicts
 from hemaseg.errors import CohortError, ConfigError, ScanError
 from hemaseg.scans.images import read_scan, stem
+from hemaseg.scans.mask_size import oversize
 from hemaseg.scans.nifti import is_nifti
-from hemaseg.scans.scan import GRID_TOLERANCE, Scan, as_mask, content_sha256, corners_apart
+from hemaseg.scans.scan import GRID_TOLERANCE, Scan, content_sha256, corners_apart, mask_of_label
 
 Progress = Callable[[int, int], None]
 """Called with the numbers of images done and to do."""
@@ -55,6 +57,7 @@ def index_folder(
     site_pattern: str | None = None,
     subject_pattern: str | None = None,
     modality: str | None = None,
+    label: int | None = None,
     unmarked_as_negative: bool = False,
     progress: Progress | None = None,
 ) -> Cohort:
@@ -67,8 +70,10 @@ def index_folder(
             the image's path within `folder`, such as `^([A-Z]+)-`. Without it only the names of
             TCGA subjects give a site.
         subject_pattern: Regular expression with one group, found in the image's path within
-            `folder`, such as `(P\d+)`. Without it the layout gives the subject.
+            `folder`, such as `(P\d+)`; a `/` in it becomes `_`. Without it the layout gives the
+            subject.
         modality: `CT` or `MRI`. Without it names such as `sub-01_FLAIR` may give it.
+        label: Which label counts in mask files that are maps of labels; the cohort keeps it.
         unmarked_as_negative: Whether images without mask file are known to be without lesion.
         progress: Called after each image.
 
@@ -79,39 +84,40 @@ def index_folder(
     """
     if modality not in (None, *MODALITIES):
         raise ConfigError(f"modality {modality!r}, expected {' or '.join(MODALITIES)}. Correct it.")
-    find_site, find_subject = _compiled(site_pattern), _compiled(subject_pattern)
-    layout = find_layout(folder, masks=masks)
+    find_site, find_subject = compiled(site_pattern), compiled(subject_pattern)
+    layout = find_layout(folder, masks=masks, one_class=label is None)
     problems = list(layout.problems)
     found: list[_Found] = []
     homes: defaultdict[str, set[str]] = defaultdict(set)
     for pair in layout.pairs:
-        place = place_of(pair.key, is_stack=not is_nifti(pair.image))
         path = pair.image.relative_to(folder).as_posix()
-        subject, scan = place.subject, place.scan
-        if find_subject:
-            # The folders, no longer the subject, tell stacks with equal names apart.
-            subject = _searched(find_subject, path)
-            scan = "-".join(dict.fromkeys(filter(None, [*place.folder.split("/"), scan])))
-        elif subject:
+        is_stack = not is_nifti(pair.image)
+        place = subject_place(pair.key, path, is_stack=is_stack, find_subject=find_subject)
+        subject = place.subject
+        if subject and not find_subject:
             homes[subject].add(place.folder)
-        site = _searched(find_site, subject, path) if find_site else _tcga_site(subject)
+        site = searched(find_site, subject, path) if find_site else _tcga_site(subject)
         if not subject or (find_site and not site):
             what = "site" if subject else "subject"
             problems.append(f"{pair.image}: no {what} in {path}, expected a name. Give a pattern")
             continue
         kind = modality or layout.modality or modality_of(pair.key)
-        found.append(_Found(pair.image, pair.mask, subject, scan, place.slice, site, kind))
+        found.append(_Found(pair.image, pair.mask, subject, place.scan, place.slice, site, kind))
     problems += [
         f"subject {subject}: {len(places)} folders of that name ({', '.join(sorted(places)[:3])}), "
-        "expected one. Give a subject pattern"
+        "expected one. Give a subject pattern, which may take in several folders: '(site./[0-9]+)'"
         for subject, places in homes.items()
         if len(places) > 1
     ]
-    return _read_all(str(folder), found, problems, unmarked_as_negative, progress)
+    return _read_all(str(folder), found, problems, label, unmarked_as_negative, progress)
 
 
 def index_table(
-    table: Path, *, unmarked_as_negative: bool = False, progress: Progress | None = None
+    table: Path,
+    *,
+    label: int | None = None,
+    unmarked_as_negative: bool = False,
+    progress: Progress | None = None,
 ) -> Cohort:
     """The cohort of the images listed in a CSV file.
 
@@ -120,6 +126,7 @@ def index_table(
             `site`, `modality`, and for pictures `slice`, `row_spacing_mm`, `column_spacing_mm`
             and `slice_spacing_mm`. Files are relative to the table's folder. Where `subject`,
             `scan` or `slice` is empty, the file's name gives it.
+        label: As for `index_folder`.
         unmarked_as_negative: Whether images without mask are known to be without lesion.
         progress: Called after each image.
 
@@ -136,7 +143,7 @@ def index_table(
             found.append(_listed(row))
         except CohortError as error:
             problems.append(f"row {row.number}: {error}")
-    return _read_all(str(table), found, problems, unmarked_as_negative, progress)
+    return _read_all(str(table), found, problems, label, unmarked_as_negative, progress)
 
 
 def _listed(row: Row) -> _Found:
@@ -158,27 +165,6 @@ def _listed(row: Row) -> _Found:
     )
 
 
-def _compiled(pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(
-            f"pattern {pattern!r}: {error}, expected a regular expression. Correct it."
-        ) from error
-    if compiled.groups != 1:
-        raise ConfigError(
-            f"pattern {pattern!r}: {compiled.groups} groups, expected 1. Put the name's part in ()."
-        )
-    return compiled
-
-
-def _searched(pattern: re.Pattern[str], *texts: str) -> str:
-    """The pattern's group in the first text that has it; empty if none has."""
-    return next((match[1] or "" for text in texts if (match := pattern.search(text))), "")
-
-
 def _tcga_site(subject: str) -> str:
     """Tissue source site in the barcode of a TCGA subject; empty for other subjects."""
     match = _TCGA.match(subject)
@@ -189,6 +175,7 @@ def _read_all(
     what: str,
     found: list[_Found],
     problems: list[str],
+    label: int | None,
     unmarked_as_negative: bool,
     progress: Progress | None,
 ) -> Cohort:
@@ -196,17 +183,21 @@ def _read_all(
     read = []
     for number, item in enumerate(found, 1):
         try:
-            read.append(_read(item, unmarked_as_negative))
+            read.append(_read(item, label, unmarked_as_negative))
         except (ScanError, CohortError) as error:
             problems.append(str(error))
         if progress is not None:
             progress(number, len(found))
     problems += [*conflicts(item.case for item in read), *_copies(read), *_classes(read)]
+    if label is not None and read and not any(item.case.has_lesion for item in read):
+        problems.append(
+            f"label {label} in none of the masks, expected it in some. Check its number"
+        )
     raise_problems(what, problems, "Correct these, or leave the files out, and index again.")
     return Cohort(tuple(item.case for item in read))
 
 
-def _read(found: _Found, unmarked_as_negative: bool) -> _Read:
+def _read(found: _Found, label: int | None, unmarked_as_negative: bool) -> _Read:
     scan = read_scan(found.image)
     if scan.affine is None and (num_pages := len(scan.voxels)) > 1:
         raise CohortError(
@@ -218,7 +209,7 @@ def _read(found: _Found, unmarked_as_negative: bool) -> _Read:
         spacing_mm, voxel_ml = found.spacing_mm, math.prod(found.spacing_mm) / 1000
     lesion_pixels, mask_value = (0 if unmarked_as_negative else None), None
     if found.mask is not None:
-        lesion_pixels, mask_value = _lesion(scan, found.mask)
+        lesion_pixels, mask_value = _lesion(scan, found.mask, label)
     is_measured = spacing_mm is not None and lesion_pixels is not None
     num_slices, num_rows, num_columns = scan.voxels.shape
     case = CaseImage(
@@ -236,14 +227,15 @@ def _read(found: _Found, unmarked_as_negative: bool) -> _Read:
         lesion_pixels=lesion_pixels,
         lesion_ml=(lesion_pixels or 0) * voxel_ml if is_measured else math.nan,
         sha256=content_sha256(scan),
+        label=None if found.mask is None else label,
     )
     return _Read(case, bool(scan.voxels.min() == scan.voxels.max()), mask_value)
 
 
-def _lesion(scan: Scan, file: Path) -> tuple[int, float | None]:
+def _lesion(scan: Scan, file: Path, label: int | None) -> tuple[int, float | None]:
     """Number of lesion pixels in a mask, and the value that marks them; None if it is empty."""
     stored = read_scan(file)
-    mask = as_mask(stored).voxels
+    mask = mask_of_label(stored, label).voxels
     if mask.shape != scan.voxels.shape or (stored.affine is None) != (scan.affine is None):
         raise CohortError(
             f"{file}: mask grid {_grid(stored)}, expected {_grid(scan)} as {scan.path}. "
@@ -261,6 +253,12 @@ def _lesion(scan: Scan, file: Path) -> tuple[int, float | None]:
             f"{file}: all {mask.size} pixels are lesion, expected some background. Correct the mask"
         )
     num_pixels = int(mask.sum())
+    reasons = oversize(num_pixels, mask.size, num_pixels * float(scan.voxel_ml[0]))
+    if len(reasons) == 2:
+        raise CohortError(
+            f"{file}: {' and '.join(reasons)} are lesion, expected less of both. The mask looks "
+            "inverted: save it with lesion other than 0 and background 0"
+        )
     return num_pixels, round(float(stored.voxels[mask][0]), 2) if num_pixels else None
 
 

@@ -9,7 +9,8 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from hemaseg.errors import CohortError
@@ -75,19 +76,24 @@ class Place:
 
 @dataclass(frozen=True)
 class _Files:
-    """Image files by key, and mask files by kind (a folder, or an ending of names) and key."""
+    """Image files by key, and mask files by kind (a folder, or an ending of names) and key.
+
+    `remarks` say of masks without image why they have none, where more is known than that.
+    """
 
     images: dict[str, list[Path]]
     masks: dict[str, dict[str, list[Path]]]
     modality: str = ""
+    remarks: dict[Path, str] = field(default_factory=dict)
 
 
-def find_layout(folder: Path, *, masks: str | None = None) -> Layout:
+def find_layout(folder: Path, *, masks: str | None = None, one_class: bool = True) -> Layout:
     """The images and masks in a folder.
 
     Args:
         folder: In one of the layouts of `LAYOUTS`. Hidden files are ignored.
         masks: Which masks, where there are several kinds: a folder, or an ending of names.
+        one_class: Whether data of nnU-Net that have several classes are refused.
 
     Raises:
         CohortError: There is no such folder, no image, no mask, or more than one kind of masks to
@@ -96,7 +102,7 @@ def find_layout(folder: Path, *, masks: str | None = None) -> Layout:
     files = _image_files(folder)
     tops = {file.relative_to(folder).parts[0] for file in files if file.parent != folder}
     if "imagesTr" in tops:
-        found = _nnunet(folder, files)
+        found = _nnunet(folder, files, one_class)
     elif "images" in tops and len(tops) > 1:
         found = _beside(folder, files)
     elif any(top.startswith("sub-") for top in tops) and any(map(is_nifti, files)):
@@ -105,7 +111,7 @@ def find_layout(folder: Path, *, masks: str | None = None) -> Layout:
         found = _suffixed(folder, files, masks)
     chosen = _chosen(folder, found, masks)
     problems = [
-        f"{file}: mask without image, expected an image named {key}"
+        f"{file}: {found.remarks.get(file, f'mask without image, expected an image named {key}')}"
         for key, without in chosen.items()
         for file in without
         if key not in found.images
@@ -145,13 +151,13 @@ def place_of(key: str, *, is_stack: bool) -> Place:
 
 
 def modality_of(text: str) -> str:
-    """`CT` or `MRI` if the last word of a name stands for it; empty otherwise.
+    """`CT` or `MRI` if the last word of a name, or of a key, stands for it; empty otherwise.
 
     Example:
-        >>> modality_of("sub-01_FLAIR"), modality_of("case_ct"), modality_of("0001_12")
+        >>> modality_of("sub-01_FLAIR"), modality_of("P7/ct"), modality_of("0001_12")
         ('MRI', 'CT', '')
     """
-    word = text.rpartition("_")[2]
+    word = re.split("[/_]", text)[-1]
     if _CT.fullmatch(word):
         return "CT"
     return "MRI" if _MRI.fullmatch(word) else ""
@@ -196,7 +202,19 @@ def _suffixed(folder: Path, files: list[Path], masks: str | None) -> _Files:
             kinds[match[2].lower()][match[1]].append(file)
         else:
             images[key].append(file)
-    return _Files(images, kinds)
+    remarks = {}
+    for ending, by_key in kinds.items():
+        for key in by_key.keys() - images.keys():
+            words = key.split("_")
+            starts = ("_".join(words[:num]) for num in range(len(words) - 1, 0, -1))
+            if start := next((start for start in starts if start in images), None):
+                longer = f"{key.removeprefix(start)[1:]}_{ending}"
+                for file in by_key[key]:
+                    remarks[file] = (
+                        f"mask without image, expected an image named {key}; or choose masks of "
+                        f"{start} that end so: --masks {longer}"
+                    )
+    return _Files(images, kinds, remarks=remarks)
 
 
 def _beside(folder: Path, files: list[Path]) -> _Files:
@@ -214,11 +232,11 @@ def _beside(folder: Path, files: list[Path]) -> _Files:
     return _Files(images, kinds)
 
 
-def _nnunet(folder: Path, files: list[Path]) -> _Files:
+def _nnunet(folder: Path, files: list[Path], one_class: bool) -> _Files:
     """Raw data of nnU-Net. `imagesTs` is no part of the cohort: it was set apart for tests."""
     description = folder / "dataset.json"
     try:
-        content = json.loads(description.read_text(encoding="utf-8"))
+        content = json.loads(description.read_text(encoding="utf-8-sig"))
         channels = content["channel_names"] if "channel_names" in content else content["modality"]
         names, labels = [str(name) for name in channels.values()], content["labels"].keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -226,11 +244,11 @@ def _nnunet(folder: Path, files: list[Path]) -> _Files:
             f"{description}: {type(error).__name__}: {error}, expected a JSON file with "
             "channel_names and labels. Correct it."
         ) from error
-    if len(names) != 1 or len(labels) != 2:
+    if len(names) != 1 or (one_class and len(labels) != 2):
         raise CohortError(
             f"{description}: channels {', '.join(names)} and labels {', '.join(labels)}, expected "
-            "1 channel and 2 labels, background and lesion. Copy one channel, and masks of one "
-            "class, into a folder of their own."
+            "1 channel and 2 labels, background and lesion. Copy one channel into a folder of its "
+            "own; choose one label: --label NUMBER."
         )
     images, masks = _by_key(), _by_key()
     for file in files:
@@ -252,35 +270,59 @@ def _bids(folder: Path, files: list[Path]) -> _Files:
             masks.append(file)
         elif parts[0] == words[0] and parts[-2] in (*_BIDS_FOLDERS, *words[:2]):
             images[f"{words[0]}/{stem(file)}"].append(file)
+    remarks = {}
     for file in masks:
         words = stem(file).split("_")
-        kind = [word for word in words[:-1] if word.startswith(("label-", "desc-"))]
-        kinds["_".join([*kind, words[-1]])][_bids_key(stem(file), images)].append(file)
-    return _Files(images, kinds)
+        fitting = _bids_images(stem(file), images)
+        if len(fitting) > 1:
+            names = ", ".join(key.partition("/")[2] for key in fitting)
+            remarks[file] = f"{len(fitting)} images fit ({names}), expected a name that says which"
+        key = fitting[0] if len(fitting) == 1 else f"{words[0]}/{'_'.join(words[:-1])}"
+        above = takewhile(lambda part: part[:4] != "sub-", file.relative_to(folder).parts[:-1])
+        ending = [word for word in words[:-1] if word.startswith(("label-", "desc-"))]
+        kinds["/".join([*above, "_".join([*ending, words[-1]])])][key].append(file)
+    return _Files(images, kinds, remarks=remarks)
 
 
-def _bids_key(mask: str, images: Iterable[str]) -> str:
-    """Key of the image that a mask is of: of its subject and session, and named in its name.
+def _bids_images(mask: str, images: Iterable[str]) -> list[str]:
+    """Keys of the images that a mask may be of: several if its name does not say which.
 
-    The mask's own name if no image, or more than one, is.
+    They are of its subject and session and contradict its name in nothing, as run-1 does run-2.
+    Each step narrows down what is left: the image whose full name the mask's begins with; images
+    whose suffix it names (`space-FLAIR`); those whose entities it has all, and most of them.
     """
     words = mask.split("_")
-    same = [key for key in images if _visit(key.partition("/")[2]) == _visit(mask)]
-    named = [key for key in same if mask.startswith(f"{key.partition('/')[2]}_")]
-    # In space-FLAIR_label-lesion_mask, the image is the one whose name ends in FLAIR.
-    values = {word.rpartition("-")[2] for word in words}
-    typed = [key for key in same if key.rpartition("_")[2] in values]
-    found = named or typed or same
-    return found[0] if len(found) == 1 else f"{words[0]}/{'_'.join(words[:-1])}"
+    stated = _entities(words)
+    left: dict[str, list[str]] = {}
+    for key in images:
+        own = key.partition("/")[2].split("_")
+        others = _entities(own).items() - stated.items()
+        if _visit(own) == _visit(words) and not any(name in stated for name, _ in others):
+            left[key] = own
+    if named := [key for key, own in left.items() if words[: len(own)] == own]:
+        return named
+    values = set(stated.values())
+    left = {key: own for key, own in left.items() if own[-1] in values} or left
+    whole = {key: own for key, own in left.items() if set(own[:-1]) <= set(words)}
+    most = max(map(len, whole.values()), default=0)
+    return [key for key, own in whole.items() if len(own) == most] or list(left)
 
 
-def _visit(name: str) -> list[str]:
+def _entities(words: list[str]) -> dict[str, str]:
+    """`run-1` of a BIDS name as `run` and `1`."""
+    return {name: value for name, dash, value in (w.partition("-") for w in words) if dash}
+
+
+def _visit(words: list[str]) -> list[str]:
     """Subject and session in a BIDS name."""
-    return [word for word in name.split("_") if word.startswith(("sub-", "ses-"))]
+    return [word for word in words if word.startswith(("sub-", "ses-"))]
 
 
 def _chosen(folder: Path, found: _Files, masks: str | None) -> dict[str, list[Path]]:
-    """The masks of one kind, by key."""
+    """The masks of one kind, by key.
+
+    Those of several folders are of one kind if their endings are equal and no image has two.
+    """
     kinds = {kind: by_key for kind, by_key in found.masks.items() if by_key}
     shown = ", ".join(
         f"{kind} ({sum(map(len, by_key.values()))} files)" for kind, by_key in sorted(kinds.items())
@@ -290,15 +332,22 @@ def _chosen(folder: Path, found: _Files, masks: str | None) -> dict[str, list[Pa
             f"{folder}: {sum(map(len, found.images.values()))} images and masks {shown or 'none'}, "
             f"expected both. {LAYOUTS}"
         )
-    wanted = None if masks is None else masks.strip("_/").lower()
-    matching = [kind for kind in kinds if wanted in (None, kind.strip("_").lower())]
-    if len(matching) != 1:
+    wanted = "" if masks is None else masks.strip("_/").lower()
+    # rater2 and label-x_mask both name derivatives/rater2/label-x_mask.
+    matching = [
+        kind for kind in kinds if not wanted or f"/{wanted}/" in f"/{kind.strip('_').lower()}/"
+    ]
+    num_masks = Counter(key for kind in matching for key in kinds[kind])
+    endings = {kind.rpartition("/")[2] for kind in matching}
+    if len(endings) != 1 or max(num_masks.values()) > 1:
         asked = f"masks {masks!r} asked for, " if masks else ""
         raise CohortError(
             f"{folder}: {asked}masks of {len(kinds)} kinds found: {shown}; expected one kind. "
-            "Name the one to use (option masks)."
+            "Name the one to use, by a folder or an ending in this list (--masks)."
         )
-    return kinds[matching[0]]
+    return {
+        key: [file for kind in matching for file in kinds[kind].get(key, [])] for key in num_masks
+    }
 
 
 def _by_key() -> defaultdict[str, list[Path]]:

@@ -219,7 +219,7 @@ def read_split(path: Path) -> Split:
         SplitError: The file is missing, no split, or was changed after it was written.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         split = _parsed(content)
         stored = content["sha256"]
     except (OSError, UnicodeDecodeError) as error:

@@ -32,6 +32,8 @@ COLUMNS = (
     *("row_spacing_mm", "column_spacing_mm", "slice_spacing_mm"),
     *("lesion_pixels", "lesion_ml", "sha256"),
 )
+OPTIONAL = ("label",)
+"""Columns that tables of earlier versions lack."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class CaseImage:
         lesion_pixels: Number of lesion pixels or voxels; None if unmarked.
         lesion_ml: Lesion volume; NaN if unmarked or if the spacing is unknown.
         sha256: Hash of the image's decoded pixels.
+        label: Which label of the mask file counts, if that is a map of labels; None if it is a
+            mask of two values.
     """
 
     subject: str
@@ -71,6 +75,7 @@ class CaseImage:
     lesion_pixels: int | None
     lesion_ml: float
     sha256: str
+    label: int | None = None
 
     def __post_init__(self) -> None:
         if fault := _fault(self):
@@ -200,7 +205,7 @@ def read_case(case: CaseImage) -> tuple[Scan, NDArray[np.bool_] | None]:
         raise CohortError(f"{case.image}: hash {found}, expected {case.sha256}. {remedy}")
     if case.mask is None:
         return scan, np.zeros(scan.voxels.shape, dtype=np.bool_) if case.is_marked else None
-    mask = read_mask(case.mask).voxels
+    mask = read_mask(case.mask, label=case.label).voxels
     if mask.shape != scan.voxels.shape or int(mask.sum()) != case.lesion_pixels:
         raise CohortError(
             f"{case.mask}: {int(mask.sum())} lesion pixels on a grid {mask.shape}, expected "
@@ -216,7 +221,9 @@ def write_cohort(cohort: Cohort, path: Path) -> None:
         OSError: The file cannot be written.
     """
     folder = path.absolute().parent
-    write_text(path, csv_text(COLUMNS, (_fields(image, folder) for image in cohort.images)))
+    write_text(
+        path, csv_text(COLUMNS + OPTIONAL, (_fields(image, folder) for image in cohort.images))
+    )
 
 
 def _fields(image: CaseImage, folder: Path) -> dict[str, object]:
@@ -228,8 +235,9 @@ def _fields(image: CaseImage, folder: Path) -> dict[str, object]:
         *(_relative(image.image, folder), mask),
         *(image.num_rows, image.num_columns, image.num_slices),
         *(row_mm, column_mm, slice_mm, image.lesion_pixels, image.lesion_ml, image.sha256),
+        image.label,
     )
-    return dict(zip(COLUMNS, values, strict=True))
+    return dict(zip(COLUMNS + OPTIONAL, values, strict=True))
 
 
 def is_cohort(path: Path) -> bool:
@@ -250,7 +258,7 @@ def read_cohort(path: Path) -> Cohort:
             (all are listed, with their rows), or image files are missing (all are listed).
     """
     images, problems = [], []
-    for row in read_rows(path, required=COLUMNS):
+    for row in read_rows(path, required=COLUMNS, optional=OPTIONAL):
         try:
             images.append(_parsed(row))
         except CohortError as error:
@@ -279,6 +287,7 @@ def _parsed(row: Row) -> CaseImage:
         lesion_pixels=row.count("lesion_pixels"),
         lesion_ml=row.decimal("lesion_ml"),
         sha256=row.text("sha256"),
+        label=row.count("label"),
     )
 
 
@@ -299,6 +308,8 @@ def _fault(case: CaseImage) -> str:
         return (
             f"slice, row and column spacing {case.spacing_mm}, expected 3 positive numbers or none"
         )
+    if case.label == 0:
+        return "label 0, expected 1 or more, or nothing; 0 is the background"
     if not re.fullmatch("[0-9a-f]{64}", case.sha256):
         return f"sha256 {case.sha256!r}, expected 64 hexadecimal digits"
     return _lesion_fault(case, math.prod(grid))

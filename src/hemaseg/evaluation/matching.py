@@ -7,10 +7,11 @@ is an error that lists all of them.
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hemaseg.cohorts.layouts import MASK_ENDINGS, place_of
+from hemaseg.cohorts.layouts import MASK_ENDINGS
+from hemaseg.cohorts.patterns import compiled, subject_place
 from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.errors import EvaluationError
 from hemaseg.files import natural
@@ -36,6 +37,7 @@ class MaskPair:
         prediction: The predicted mask.
         reference: The reference mask; None if the case declares it to be empty.
         case: The row of the cohort; None if the files were matched by name.
+        label: Which label of both masks counts; None for masks of two values.
     """
 
     subject: str
@@ -44,9 +46,16 @@ class MaskPair:
     prediction: Path
     reference: Path | None
     case: CaseImage | None = None
+    label: int | None = None
 
 
-def match_folders(predictions: Path, references: Path) -> tuple[MaskPair, ...]:
+def match_folders(
+    predictions: Path,
+    references: Path,
+    *,
+    subject_pattern: str | None = None,
+    label: int | None = None,
+) -> tuple[MaskPair, ...]:
     """Pairs of masks from two folders of PNG, TIFF or NIfTI files, in natural order.
 
     Files match if their paths inside the folders are equal without suffix and without a last
@@ -57,7 +66,15 @@ def match_folders(predictions: Path, references: Path) -> tuple[MaskPair, ...]:
     Subject and slice are read from the reference's path: `SUBJECT/NAME_12.png`, `SUBJECT/12.png`
     or `SUBJECT_12.png` for a slice, `SUBJECT/NAME.nii.gz` or `SUBJECT.nii.gz` for a volume.
 
+    Args:
+        predictions: Folder of predicted masks.
+        references: Folder of reference masks.
+        subject_pattern: Regular expression with one group: the subject in the reference's path,
+            without its last `_mask`, `_seg` or `_label`.
+        label: Which label of both masks counts; None for masks of two values.
+
     Raises:
+        ConfigError: The pattern is not a regular expression with one group.
         EvaluationError: A folder is missing or has no masks, two files have one name, some file
             has no counterpart, or a name does not say which subject it is (all are listed).
     """
@@ -73,7 +90,9 @@ def match_folders(predictions: Path, references: Path) -> tuple[MaskPair, ...]:
         f"{len(predicted)} predictions and {len(expected)} references, expected one for each with "
         "the same name. Predict what is missing, or move away what shall not be scored.",
     )
-    return tuple(sorted(_named_pairs(references, predicted, expected), key=_order))
+    find_subject = compiled(subject_pattern)
+    pairs = _named_pairs(references, predicted, expected, find_subject)
+    return tuple(sorted((replace(pair, label=label) for pair in pairs), key=_order))
 
 
 def match_cohort(predictions: Path, cohort: Cohort) -> tuple[MaskPair, ...]:
@@ -137,7 +156,7 @@ def _mask_files(folder: Path) -> dict[str, Path]:
     if not masks:
         raise EvaluationError(
             f"{folder}: 0 masks among {len(inside)} files, expected PNG, TIFF or NIfTI files. "
-            "Give the folder that holds them."
+            "Give the folder that holds them; save DICOM SEG as NIfTI."
         )
     return _unique(((path.with_name(_bare_name(path)).as_posix(), path) for path in masks), folder)
 
@@ -171,19 +190,23 @@ def _bare_name(path: Path) -> str:
 
 
 def _named_pairs(
-    references: Path, predicted: dict[str, Path], expected: dict[str, Path]
+    references: Path,
+    predicted: dict[str, Path],
+    expected: dict[str, Path],
+    find_subject: re.Pattern[str] | None,
 ) -> list[MaskPair]:
     homes: defaultdict[str, set[str]] = defaultdict(set)
     owners: dict[tuple[str, str, int | None], Path] = {}
     pairs, problems = [], []
     for name, path in expected.items():
         inside = path.relative_to(references)
-        place = place_of(
-            (inside.parent / _bare_name(inside)).as_posix(), is_stack=not is_nifti(inside)
-        )
+        key = (inside.parent / _bare_name(inside)).as_posix()
+        whole = key + inside.name.removeprefix(stem(inside))
+        place = subject_place(key, whole, is_stack=not is_nifti(inside), find_subject=find_subject)
         subject, scan, number = place.subject, place.scan, place.slice
         pairs.append(MaskPair(subject, scan, number, predicted[name], path))
-        homes[subject].add(str(path.parent))
+        if not find_subject:
+            homes[subject].add(str(path.parent))
         owner = owners.setdefault((subject, scan, number), path)
         if not subject:
             problems.append(f"{path}: no subject in its name")

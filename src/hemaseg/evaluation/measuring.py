@@ -3,10 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from hemaseg.errors import ScanError
@@ -14,9 +13,10 @@ from hemaseg.intake.names import path_parts, unique_names
 from hemaseg.metrics.measurement import MEASUREMENT_COLUMNS, measure, measurement_columns
 from hemaseg.scans.folders import files_below
 from hemaseg.scans.images import read_scan, stem
+from hemaseg.scans.mask_size import oversize
 from hemaseg.scans.nifti import is_nifti
 from hemaseg.scans.pictures import is_picture, read_stack
-from hemaseg.scans.scan import Scan, as_mask
+from hemaseg.scans.scan import Scan, mask_of_label
 from hemaseg.scans.screening import ReadOptions, Screen, kinds_of, reading
 
 COLUMNS = ("name", "file", *MEASUREMENT_COLUMNS, "findings")
@@ -26,8 +26,6 @@ _ENDING = "(mask|seg|dseg|label|roi)"
 # `NAME_mask.nii.gz`, `NAME_seg.dcm`, `mask.nii.gz`, and the names of BIDS derivatives.
 _IS_MASK_NAME = re.compile(f"(.*[-_. ])?{_ENDING}", re.IGNORECASE)
 _NUMBERED = re.compile(f"(.*?)[-_. ]*[0-9]{{1,9}}([-_. ]{_ENDING})?", re.IGNORECASE)
-# A scaled 1 can read as 0.99999997; labels are whole numbers.
-_LABEL_TOLERANCE = 1e-3
 # "DICM" follows 128 bytes of anything; the SOP class comes within the next few elements.
 _PREAMBLE, _HEAD = 128, 256
 # Segmentation Storage and Label Map Segmentation Storage.
@@ -169,39 +167,16 @@ def _read(files: tuple[Path, ...], options: ReadOptions, label: int | None) -> S
         return read_seg(files[0], options, segment=label)
     else:
         scan = read_scan(files[0], options)
-    if label is not None:
-        return _labelled(scan, label, screen)
-    try:
-        return as_mask(scan)
-    except ScanError as error:
-        if (scan.voxels % 1).any():
-            raise
-        raise ScanError(f"{error} Or choose one label: --label NUMBER.", kind=error.kind) from None
-
-
-def _labelled(scan: Scan, label: int, screen: Screen) -> Scan:
-    """The voxels of one label as a mask."""
-    labels = scan.voxels
-    if labels.dtype.kind == "f":
-        labels = np.rint(scan.voxels)
-        between = scan.voxels[np.abs(scan.voxels - labels) > _LABEL_TOLERANCE]
-        if between.size:
-            raise screen.error(
-                "not-a-mask",
-                f"{between.size} voxels such as {between[0]:.6g}, expected whole numbers in a map "
-                "of labels. Give a map that is neither a probability nor smoothed.",
-            )
-    mask = labels == label
-    if not mask.any():
-        screen.report("label-absent", f"no voxel has the label {label}; the mask is empty")
-    return replace(scan, voxels=mask, findings=(*scan.findings, *screen.findings))
+    return mask_of_label(scan, label)
 
 
 def _row(name: str, mask: _Mask, scan: Scan) -> dict[str, object]:
     measurement = measure(scan.voxels, scan.affine, scan.slice_coordinates)
+    is_large = oversize(measurement.num_voxels, scan.voxels.size, measurement.volume_ml)
+    kinds = (*kinds_of(scan.findings), *(["large-mask"] if is_large else []))
     return {
         "name": name,
         "file": str(mask.files[0]),
         **measurement_columns(measurement),
-        "findings": ";".join(kinds_of(scan.findings)),
+        "findings": ";".join(kinds),
     }

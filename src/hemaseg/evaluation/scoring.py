@@ -72,6 +72,8 @@ def evaluate(
     predictions: Path,
     references: Path,
     *,
+    subject_pattern: str | None = None,
+    label: int | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
@@ -81,17 +83,29 @@ def evaluate(
     Args:
         predictions: Folder of predicted masks.
         references: Folder of reference masks; see `matching.match_folders` for the names.
+        subject_pattern: Regular expression with one group: the subject in the reference's path.
+        label: Which label of maps of labels counts, in both folders; None for masks.
         tolerance_mm: Tolerance of the surface Dice.
         batch_size: Number of slices with a lesion in a batch.
         progress: Called with the numbers of files done and in total.
 
     Raises:
+        ConfigError: The pattern is not a regular expression with one group.
         EvaluationError: Files do not match, cannot be read, or lie on different grids (all such
-            files are listed).
-        ValueError: Tolerance or batch size is out of range.
+            files are listed); or one of the folders has the label nowhere.
+        ValueError: Tolerance, batch size or label is out of range.
     """
-    pairs = match_folders(predictions, references)
-    return _scores(pairs, tolerance_mm, batch_size, progress)
+    if label is not None and label < 1:
+        raise ValueError(f"label is {label}, expected 1 or more; 0 is the background")
+    pairs = match_folders(predictions, references, subject_pattern=subject_pattern, label=label)
+    scores = _scores(pairs, tolerance_mm, batch_size, progress)
+    for folder, side in ((predictions, "prediction"), (references, "reference")):
+        if label is not None and not scores.slices[f"{side}_pixels"].any():
+            raise EvaluationError(
+                f"{folder}: label {label} in none of {len(pairs)} masks, expected it in some. "
+                "Check its number; masks of two values need none."
+            )
+    return scores
 
 
 def evaluate_cohort(
@@ -169,14 +183,14 @@ def _read(files: Iterable[MaskPair]) -> list[_Masks]:
 
 
 def _read_pair(pair: MaskPair) -> _Masks:
-    predicted, case = read_mask(pair.prediction), pair.case
+    predicted, case = read_mask(pair.prediction, label=pair.label), pair.case
     voxels, affine = predicted.voxels, predicted.affine
     if case is not None:
         _check_grid(pair, voxels.shape, (case.num_slices, case.num_rows, case.num_columns))
     if pair.reference is None:
         reference = np.zeros(voxels.shape, dtype=np.bool_)
     else:
-        scan = read_mask(pair.reference)
+        scan = read_mask(pair.reference, label=case.label if case else pair.label)
         reference = scan.voxels
         _check_grid(pair, voxels.shape, reference.shape)
         if affine is not None and scan.affine is not None:

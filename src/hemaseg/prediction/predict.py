@@ -29,7 +29,7 @@ from hemaseg.scans.images import write_mask
 from hemaseg.slices.dataset import fit_back, fit_to_square, scaled_images
 from hemaseg.training.device import deterministic
 
-COLUMNS = ["subject", "slice", "image", "reference", "prediction", "confidence"]
+COLUMNS = ["subject", "slice", "image", "reference", "label", "prediction", "confidence"]
 """Of `predictions.csv`."""
 
 _BELOW_HALF = float(np.nextafter(np.float32(0.5), np.float32(0)))
@@ -108,6 +108,7 @@ def predict_cohort(
                 "slice": "" if case.slice is None else case.slice,
                 "image": _relative(case.image, folder),
                 "reference": "" if case.mask is None else _relative(case.mask, folder),
+                "label": "" if case.label is None else case.label,
                 "prediction": _relative(path, folder),
             }
         )

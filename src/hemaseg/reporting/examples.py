@@ -104,7 +104,10 @@ def _read_example(study: StudyFolder, role: str, cell: tuple[str, str, str]) -> 
         predictions.append(_plane(read_mask(files["prediction"]), slice_name))
     scan = read_scan(files["image"])
     image = _plane(scan, slice_name)
-    reference = _plane(read_mask(files["reference"]), slice_name)
+    label = shown["label"].iloc[0] if "label" in shown else ""
+    reference = _plane(
+        read_mask(files["reference"], label=int(label) if label else None), slice_name
+    )
     for name, mask in (("reference", reference), *zip(study.arms, predictions, strict=True)):
         if mask.shape != image.shape:
             raise ComparisonError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hemaseg.files import whole_file
 from hemaseg.scans.nifti import NIFTI_SUFFIXES, is_nifti, nifti_bytes, read_nifti
 from hemaseg.scans.pictures import PICTURE_SUFFIXES, is_picture, read_picture, write_pictures
-from hemaseg.scans.scan import Scan, as_mask
+from hemaseg.scans.scan import Scan, mask_of_label
 from hemaseg.scans.screening import ReadOptions, Screen, reading
 
 # Masks shrink by a third more at level 6; fractions by a fiftieth, in five times the time.
@@ -61,9 +61,9 @@ def read_scan(path: Path, options: ReadOptions | None = None) -> Scan:
         )
 
 
-def read_mask(path: Path, options: ReadOptions | None = None) -> Scan:
-    """The mask in an image file, as a scan with boolean voxels; see `as_mask`."""
-    return as_mask(read_scan(path, options))
+def read_mask(path: Path, *, label: int | None = None) -> Scan:
+    """The mask in an image file, as a scan with boolean voxels; see `mask_of_label`."""
+    return mask_of_label(read_scan(path), label)
 
 
 def write_mask(mask: NDArray[np.bool_], like: Scan, path: Path) -> None:

@@ -220,6 +220,39 @@ def as_mask(scan: Scan) -> Scan:
     return replace(scan, voxels=is_value & ~is_zero)
 
 
+def mask_of_label(scan: Scan, label: int | None) -> Scan:
+    """The scan as a mask, see `as_mask`; or one label of a map of labels, where a label is given.
+
+    A label that no voxel has gives an empty mask and the finding `label-absent`.
+
+    Raises:
+        ScanError: As `as_mask`; or, with a label, voxels that are no whole numbers.
+    """
+    if label is None:
+        try:
+            return as_mask(scan)
+        except ScanError as error:
+            if (scan.voxels % 1).any():
+                raise
+            remedy = "Or choose one label: --label NUMBER."
+            raise ScanError(f"{error} {remedy}", kind=error.kind) from None
+    labels = scan.voxels
+    if labels.dtype.kind == "f":
+        labels = np.rint(scan.voxels)
+        between = scan.voxels[np.abs(scan.voxels - labels) > _MASK_TOLERANCE]
+        if between.size:
+            raise ScanError(
+                f"{scan.path}: {between.size} voxels such as {between[0]:.6g}, expected whole "
+                "numbers in a map of labels. Give one that is neither a probability nor smoothed.",
+                kind="not-a-mask",
+            )
+    mask, findings = labels == label, scan.findings
+    if not mask.any():
+        message = f"no voxel has the label {label}; the mask is empty"
+        findings = (*findings, Finding("label-absent", message))
+    return replace(scan, voxels=mask, findings=findings)
+
+
 def content_sha256(scan: Scan) -> str:
     """SHA-256 of the decoded voxels, their shape and type, as 64 hexadecimal digits.
 

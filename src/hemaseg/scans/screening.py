@@ -149,6 +149,7 @@ _NOTED = {
     "voxel-size-ignored": "a voxel size that the affine contradicts; the affine holds",
     "identity-affine": "an affine that changes nothing: voxels of 1 mm, or a size that got lost",
     "label-absent": "a label was asked for that no voxel has; the mask is empty",
+    "large-mask": "a mask that marks more than a lesion can be: inverted, or of the head",
 }
 
 KINDS: dict[str, Kind] = (

@@ -119,7 +119,7 @@ def _key(cohort: Cohort, recipe: Recipe) -> str:
     cases = [
         (
             *(case.id, case.sha256, case.lesion_pixels, case.modality, case.spacing_mm),
-            *(_stamp(case.image), _stamp(case.mask)),
+            *(case.label, _stamp(case.image), _stamp(case.mask)),
         )
         for case in cohort.images
     ]

@@ -27,10 +27,12 @@ def choose_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if not re.fullmatch("(cpu|cuda|mps)(:[0-9]{1,9})?", name):
+        raise ConfigError(
+            f'device "{name}" cannot be used: expected auto, cpu, cuda, cuda:N or mps. Correct it.'
+        )
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError("networks run on cpu, cuda or mps.")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
