@@ -1,6 +1,7 @@
 import time
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,14 @@ def deflated(data: bytes) -> bytes:
 @given(data=st.binary(max_size=300), repeat=st.sampled_from([1, 500]), padding=st.integers(0, 3))
 def test_bytes_come_back(data: bytes, repeat: int, padding: int) -> None:
     assert inflated(deflated(data * repeat) + bytes(padding), 2**20) == data * repeat
+
+
+@pytest.mark.parametrize("padding", [0, 1, 70_000])
+@pytest.mark.parametrize("num_bytes", [65_535, 65_536, 65_537, 131_072, 524_288, 1_000_003])
+def test_what_is_longer_than_a_piece_comes_back(num_bytes: int, padding: int) -> None:
+    """DICOM pads odd streams by a byte: an inflater that has ended must not be asked again."""
+    data = np.random.default_rng(0).integers(0, 3, num_bytes, dtype=np.uint8).tobytes()
+    assert inflated(deflated(data) + bytes(padding), 2**20) == data
 
 
 def test_limit_is_exact() -> None:

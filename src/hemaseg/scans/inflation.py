@@ -29,7 +29,8 @@ def inflated(data: bytes, max_bytes: int) -> bytes:
     try:
         for start in range(0, len(data), _CHUNK):
             rest, piece = data[start : start + _CHUNK], b" " * _CHUNK
-            while rest or len(piece) == _CHUNK:
+            # At its end, the inflater calls bytes that follow unconsumed for ever.
+            while not inflater.eof and (rest or len(piece) == _CHUNK):
                 piece = inflater.decompress(rest, _CHUNK)
                 rest = inflater.unconsumed_tail
                 total += len(piece)
