@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from hemaseg.intake.sources import find_sources
 from hemaseg.metrics.measurement import measure
 from hemaseg.models.catalogue import build_model
 from hemaseg.prediction import outputs, predictor
-from hemaseg.prediction.cases import Predicted, predict_scans
+from hemaseg.prediction.cases import LOCK, Predicted, predict_scans
 from hemaseg.prediction.outputs import Wanted
 from hemaseg.prediction.overview import write_overview
 from hemaseg.prediction.records import CaseRecord, read_case_record
@@ -35,6 +36,7 @@ from hemaseg.slices.dataset import SliceName, SliceSet
 from hemaseg.slices.intensity import Range
 from hemaseg.training.checkpoint import MODEL as MODEL_FILE
 from hemaseg.training.checkpoint import WEIGHTS, load_model, save_model, write_record
+from hemaseg.training.claim import claim
 from small_heads import small_head
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
@@ -433,6 +435,31 @@ def test_results_of_an_interrupted_command_are_not_taken_for_others(
     other = save_run(tmp_path / "other", seed=1)
     kinds = [problem.kind for _, problem in predict(other, interrupted, scans).failures]
     assert kinds == ["exists", "exists"]
+
+
+def test_one_process_at_a_time_predicts_into_a_folder(
+    run: Path, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with claim(out, name=LOCK):  # a lock of its own, as another process would have
+        with pytest.raises(ConfigError, match=r"out: process \d+ on .* works in it") as caught:
+            predict(run, out, scans)
+        assert "choose another output folder" in str(caught.value)
+    assert files(out).keys() == {LOCK}
+    assert predict(run, out, scans).num_done == 2
+    assert LOCK not in files(out)
+
+
+def test_threads_of_one_process_predict_one_after_the_other(
+    run: Path, scans: Path, tmp_path: Path
+) -> None:
+    before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    with ThreadPoolExecutor(4) as pool:
+        several = [pool.submit(predict, run, tmp_path / f"out{k}", scans) for k in range(4)]
+    assert [one.result().num_done for one in several] == [2] * 4
+    assert before == (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads())
+    first, *others = [mask.read_bytes() for mask in sorted(tmp_path.glob("out*/a/a_mask.nii.gz"))]
+    assert others == [first] * 3
 
 
 def test_a_full_disk_leaves_no_half_case(

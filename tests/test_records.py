@@ -56,7 +56,7 @@ def test_what_is_no_record_is_none(tmp_path: Path, text: str) -> None:
 
 
 def test_rows_have_the_columns_and_undefined_is_empty(tmp_path: Path) -> None:
-    failed = failed_row("b", "b.nii", "constant: b.nii: all 0", model_sha256="2" * 64)
+    failed = failed_row("b", "b.nii", "constant: b.nii: all 0")
     PredictionTable(tmp_path, [], force=False).put([done_row(RECORD), failed])
     done, bad = rows_of(tmp_path)
     assert tuple(done) == COLUMNS
@@ -76,13 +76,12 @@ def test_rows_have_the_columns_and_undefined_is_empty(tmp_path: Path) -> None:
         "input": "b.nii",
         "status": "failed",
         "problem": "constant: b.nii: all 0",
-        "model": "222222222222",
     }
 
 
 def test_rows_of_earlier_commands_stay_and_those_of_one_name_are_replaced(tmp_path: Path) -> None:
     PredictionTable(tmp_path, [], force=False).put(
-        [failed_row(name, name, "", model_sha256="") for name in ("a", "b")]
+        [failed_row(name, name, "") for name in ("a", "b")]
     )
     PredictionTable(tmp_path, [], force=False).put([done_row(RECORD)])
     assert [(row["name"], row["status"]) for row in rows_of(tmp_path)] == [
@@ -93,7 +92,7 @@ def test_rows_of_earlier_commands_stay_and_those_of_one_name_are_replaced(tmp_pa
 
 def test_rows_are_in_the_order_of_the_names_whenever_they_come(tmp_path: Path) -> None:
     def row(name: str) -> Row:
-        return failed_row(name, name, "", model_sha256="")
+        return failed_row(name, name, "")
 
     PredictionTable(tmp_path, [], force=False).put([row("old"), row("c")])
     table = PredictionTable(tmp_path, ["a", "b", "c", "d"], force=False)
@@ -103,7 +102,7 @@ def test_rows_are_in_the_order_of_the_names_whenever_they_come(tmp_path: Path) -
 
 
 def test_a_failure_does_not_replace_a_result_unasked(tmp_path: Path) -> None:
-    failed = failed_row("a", "a.nii", "exists: a.json", model_sha256="")
+    failed = failed_row("a", "a.nii", "exists: a.json")
     PredictionTable(tmp_path, [], force=False).put([done_row(RECORD)])
     PredictionTable(tmp_path, [], force=False).put([failed])
     assert [row["status"] for row in rows_of(tmp_path)] == ["done"]
@@ -121,7 +120,7 @@ def test_another_table_is_not_replaced_unasked(tmp_path: Path, text: str) -> Non
 
 
 def test_names_that_are_not_utf_8_can_be_written(tmp_path: Path) -> None:
-    row = failed_row("M_ller", "M\udcfcller.nii", "missing", model_sha256="")
+    row = failed_row("M_ller", "M\udcfcller.nii", "missing")
     PredictionTable(tmp_path, [], force=False).put([row])
     assert rows_of(tmp_path)[0]["input"] == "M?ller.nii"
 

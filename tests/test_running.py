@@ -166,7 +166,7 @@ def test_a_run_that_another_process_has_is_refused(folder: Path) -> None:
     with claim(study.runs[0].folder), pytest.raises(TrainingError) as caught:
         run_one(study, 1)
     assert f"process {os.getpid()} on " in str(caught.value)
-    assert "works on this run" in str(caught.value)
+    assert "works in it, expected nobody" in str(caught.value)
     assert not (study.runs[0].folder / "run.json").exists()
 
 

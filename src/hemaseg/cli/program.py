@@ -100,7 +100,7 @@ def progress_bar(is_shown: bool = True) -> Iterator[Callable[[str, float, int], 
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    if not is_shown:
+    if not is_shown or sys.stderr is None:  # closed
         yield lambda label, done, total: None
         return
     if not sys.stderr.isatty():
@@ -134,7 +134,7 @@ def _log() -> Callable[[str, float, int], None]:
 def main() -> None:
     """Entry point: runs a verb, and turns errors into one message and an exit status.
 
-    0 if all went well, 1 if some of several cases failed, 2 if nothing could be done; 130 after
+    0 if all went well, 1 if some or all cases failed, 2 if none could be tried; 130 after
     Ctrl-C and 143 after SIGTERM, as shells and schedulers expect.
     """
     try:

@@ -54,16 +54,17 @@ def read_scan_list(path: Path, options: ReadOptions) -> list[Wish]:
             f"and the column image. {remedy} The cohort.csv of hemaseg index is named alone.",
         )
     wishes: list[Wish] = []
+    names: set[str] = set()
     for number, row in enumerate(rows, start=2):
         image, name = row["image"], row.get("name", "")
         modality = row.get("modality", "")
-        is_double = bool(name) and name in (wish.name for wish in wishes)
-        if not image or is_double or modality not in ("", "CT", "MRI"):
+        if not image or name in names or modality not in ("", "CT", "MRI"):
             raise screen.error(
                 "scan-list",
                 f"row {number} has image {image!r}, name {name!r} and modality {modality!r}, "
                 "expected a path, a name of its own, and CT, MRI or nothing. Correct the row.",
             )
+        names |= {name} - {""}
         place = Path(os.path.normpath(path.parent / image))
         wishes.append(Wish(place, name, modality, row.get("series") or None))
     return wishes

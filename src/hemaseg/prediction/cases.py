@@ -8,10 +8,11 @@ both by `predictor.CasePredictor`, so that where a case is done changes nothing 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 from hemaseg.engines.options import EngineOptions
-from hemaseg.files import file_sha256
+from hemaseg.errors import ConfigError
 from hemaseg.intake.checking import problem_of
 from hemaseg.intake.sources import Source, Sources
 from hemaseg.prediction.outputs import Wanted
@@ -19,7 +20,13 @@ from hemaseg.prediction.places import Places, case_places, describe_dataset
 from hemaseg.prediction.predictor import CasePredictor, Done, Job, Outcome
 from hemaseg.prediction.records import PredictionTable, Row, done_row, failed_row
 from hemaseg.scans.screening import Finding, ReadOptions
-from hemaseg.training.checkpoint import MODEL
+from hemaseg.training.claim import claim
+
+LOCK = "predictions.lock"
+"""In the output folder while it is predicted into; see `claim`."""
+
+_ONE_AT_A_TIME = Lock()
+"""PyTorch's settings, which make masks reproducible, are those of the whole process."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being predicted, and the numbers of cases done and to do."""
@@ -100,7 +107,8 @@ def predict_scans(
 
     Raises:
         CheckpointError: A run folder is incomplete or damaged, or its network gives no numbers.
-        ConfigError: The device does not exist, or the folder holds another table or BIDS dataset.
+        ConfigError: The device does not exist, the folder holds another table or BIDS dataset, or
+            another process predicts into it. (Threads of this process wait for each other.)
         ClusterError: A cluster cannot be reached or used; cases that were done are kept.
         EngineError: The engine cannot run this network on this device.
         OSError: The table cannot be written.
@@ -113,13 +121,18 @@ def predict_scans(
         assume_modality=assume_modality and len(run_folders) == 1,
     )
     executor = executor or Local()
-    executor.prepare(job)
     progress = progress or (lambda *_: None)
+    with _ONE_AT_A_TIME:
+        executor.prepare(job)
+        with claim(folder, name=LOCK, error=ConfigError, is_strict=False):
+            return _predicted(job, sources, executor, progress)
+
+
+def _predicted(job: Job, sources: Sources, executor: Executor, progress: Progress) -> Predicted:
     named = (*sources.failed, *sources.sources)
-    table = PredictionTable(folder, [source.name for source in named], force=force)
-    if wanted.bids:
-        describe_dataset(folder, sources.sources, force=force)
-    model_sha256 = file_sha256(run_folders[0] / MODEL)
+    table = PredictionTable(job.folder, [source.name for source in named], force=job.force)
+    if job.wanted.bids:
+        describe_dataset(job.folder, sources.sources, force=job.force)
     ended: dict[str, Outcome] = {
         source.name: problem_of(source.problem or ValueError(), source) for source in sources.failed
     }
@@ -128,11 +141,10 @@ def predict_scans(
         outcome = ended[source.name]
         if isinstance(outcome, Done):
             return done_row(outcome.record)
-        problem = f"{outcome.kind}: {outcome.message}"
-        return failed_row(source.name, source.shown, problem, model_sha256=model_sha256)
+        return failed_row(source.name, source.shown, f"{outcome.kind}: {outcome.message}")
 
     table.put(map(row, sources.failed))
-    places = case_places(sources.sources, folder, bids=wanted.bids)
+    places = case_places(sources.sources, job.folder, bids=job.wanted.bids)
     cases = list(zip(sources.sources, places, strict=True))
     for index, outcome in executor.outcomes(cases, progress):
         ended[cases[index][0].name] = outcome

@@ -103,11 +103,10 @@ def done_row(record: CaseRecord) -> Row:
     }
 
 
-def failed_row(name: str, shown: str, problem: str, *, model_sha256: str) -> Row:
+def failed_row(name: str, shown: str, problem: str) -> Row:
     """The row of a case that failed; what it would have measured is undefined."""
     row: Row = dict.fromkeys(COLUMNS)
-    row |= {"name": name, "input": shown, "status": "failed", "problem": problem}
-    return row | {"model": model_sha256[:12]}
+    return row | {"name": name, "input": shown, "status": "failed", "problem": problem}
 
 
 def without_nan(columns: Mapping[str, object]) -> dict[str, str | int | float | None]:
