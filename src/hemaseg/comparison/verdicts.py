@@ -3,7 +3,8 @@
 The rule, for arms A and B and level alpha (0.05):
 
 1. *Different* if the Holm-adjusted p of the sign-flip test is below alpha.
-2. *Equivalent* if a margin was stated and the Holm-adjusted p of the TOST is below alpha.
+2. *Equivalent* if a margin was stated, the Holm-adjusted p of the TOST is below alpha, and there
+   are subjects enough that sign flips could have shown a difference.
 3. Different only: the arm with the better mean is better. Equivalent only: equivalent. Both:
    better, but by less than the margin. Neither: undecided.
 
@@ -31,6 +32,7 @@ from hemaseg.comparison.wording import (
 from hemaseg.statistics.closed_forms import without_noise
 from hemaseg.statistics.sample_size import (
     MAX_SUBJECTS,
+    min_subjects_for_sign_flips,
     num_subjects_for_difference,
     num_subjects_for_equivalence,
 )
@@ -50,6 +52,16 @@ class Rule:
     alpha: float
     num_pairs: int
     by_ranks: bool
+
+    @property
+    def alpha_of_pair(self) -> float:
+        """Level of a pair at the hardest step of Holm's correction."""
+        return self.alpha / self.num_pairs
+
+    @property
+    def min_subjects(self) -> int:
+        """Fewest subjects of a pair with which sign flips can show a difference."""
+        return min_subjects_for_sign_flips(self.alpha_of_pair)
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,9 @@ def with_verdict(pair: Pair, rule: Rule, warning: str = "") -> Pair:
     """
     p = pair.wilcoxon_p_holm if rule.by_ranks else pair.p_holm
     different = p < rule.alpha
-    equivalent = not rule.by_ranks and pair.tost_p_holm < rule.alpha
+    # A rule that could not have called the arms different must not call them equivalent.
+    can_tell = not rule.by_ranks and pair.num_subjects >= rule.min_subjects
+    equivalent = can_tell and pair.tost_p_holm < rule.alpha
     if different and equivalent:
         verdict = "different_within_margin"
     elif different:
@@ -166,13 +180,13 @@ def headline(pairs: Sequence[Pair], rule: Rule) -> str:
         if named := differences or equivalent:
             first = "" if len(named) <= _NUM_TOLD else "Among them: "
             told += f" {first}{'; '.join(named[:_NUM_TOLD])}."
-        return told
+        return told + _words_on_few(pairs)
     undecided = _all_together(of["undecided"], rule, "the comparison of {arms} is undecided")
     told = f"By {measure}, {'; '.join([*differences, *equivalent, *undecided])}"
-    if differences or equivalent:
-        return f"{told}."
-    also = "" if rule.margin is None or rule.by_ranks else " and no equivalence"
-    return f"{told}: no difference{also} was shown."
+    if not (differences or equivalent):
+        also = "" if rule.margin is None or rule.by_ranks else " and no equivalence"
+        told += f": no difference{also} was shown"
+    return f"{told}.{_words_on_few(pairs)}"
 
 
 def notes(
@@ -254,6 +268,14 @@ def notes(
                 f"{(gain > 0).sum()} of {len(gain)}."
             )
     return tuple(found)
+
+
+def _words_on_few(pairs: Sequence[Pair]) -> str:
+    """The sentence of a headline that rests on few subjects, else nothing."""
+    fewest = min(pair.num_subjects for pair in pairs)
+    if fewest >= _NUM_SIMULATED:
+        return ""
+    return f" Subjects: {fewest}; how often such verdicts err was checked from {_NUM_SIMULATED} on."
 
 
 def _counted(pairs: Sequence[Pair], rule: Rule) -> str:
@@ -362,11 +384,17 @@ def _subjects_to_decide(pair: Pair, rule: Rule) -> tuple[float, str]:
     """How many subjects would decide, and the sentence that states the assumptions.
 
     Each test is sized at alpha divided by the number of pairs, the hardest step of Holm's rule.
+    Both numbers are of t tests, and never below what the sign flips need.
     """
-    alpha = rule.alpha / rule.num_pairs
-    sd, difference = pair.sd_difference, pair.mean_difference
-    num_different = num_subjects_for_difference(sd=sd, difference=difference, alpha=alpha)
+    alpha, sd, difference = rule.alpha_of_pair, pair.sd_difference, pair.mean_difference
+    num_different = max(
+        num_subjects_for_difference(sd=sd, difference=difference, alpha=alpha), rule.min_subjects
+    )
     assumption = "If the observed difference and SD are the true ones,"
+    if pair.num_subjects < rule.min_subjects:
+        assumption = (
+            f"With fewer than {rule.min_subjects} subjects no verdict can be reached. {assumption}"
+        )
     if rule.margin is None:
         advice = (
             f"{assumption} {_about(num_different)} would show a difference with 80 % power. "
@@ -374,7 +402,10 @@ def _subjects_to_decide(pair: Pair, rule: Rule) -> tuple[float, str]:
         )
         return _finite(num_different), advice
     num_equivalent, num_equal = (
-        num_subjects_for_equivalence(sd=sd, difference=true, margin=rule.margin, alpha=alpha)
+        max(
+            num_subjects_for_equivalence(sd=sd, difference=true, margin=rule.margin, alpha=alpha),
+            rule.min_subjects,
+        )
         for true in (difference, 0.0)
     )
     num, aim = min((num_different, "a difference"), (num_equivalent, "equivalence"))
