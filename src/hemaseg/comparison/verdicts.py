@@ -17,10 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-import numpy as np
-import pandas as pd
-
-from hemaseg.comparison.omissions import REASONS
 from hemaseg.comparison.wording import (
     enumeration,
     format_number,
@@ -29,7 +25,6 @@ from hemaseg.comparison.wording import (
     metric_unit,
     num_decimals,
 )
-from hemaseg.statistics.closed_forms import without_noise
 from hemaseg.statistics.sample_size import (
     MAX_SUBJECTS,
     min_subjects_for_sign_flips,
@@ -37,7 +32,9 @@ from hemaseg.statistics.sample_size import (
     num_subjects_for_equivalence,
 )
 
-_NUM_SIMULATED = 20  # smallest number of subjects in the simulation of docs/statistics.md
+NUM_SIMULATED = 20
+"""Smallest number of subjects in the simulation of ``docs/statistics.md``."""
+
 _VERDICTS = ("a_better", "b_better", "different_within_margin", "equivalent", "undecided")
 _NUM_TOLD = 3  # pairs, or statements about more pairs, that a headline can hold
 
@@ -189,93 +186,17 @@ def headline(pairs: Sequence[Pair], rule: Rule) -> str:
     return f"{told}.{_words_on_few(pairs)}"
 
 
-def notes(
-    cells: pd.DataFrame,
-    subjects: pd.DataFrame,
-    reasons: pd.DataFrame,
-    pairs: Sequence[Pair],
-    rule: Rule,
-) -> tuple[str, ...]:
-    """What a reader of the verdict has to know, a sentence or two each.
-
-    Args:
-        cells: Scores, (subject, fold, seed) x arm.
-        subjects: Means over the runs, subject x arm.
-        reasons: Why subjects are undefined, of `hemaseg.comparison.omissions.why_undefined`.
-        pairs: The pairs that were tested.
-        rule: Of the verdict.
-    """
-    num_folds, num_seeds = (cells.index.unique(level).size for level in ("fold", "seed"))
-    num_runs = cells.groupby(level=["fold", "seed"]).ngroups
-    found = [
-        f"Runs per arm: {num_runs} (folds: {num_folds}, seeds: {num_seeds}). "
-        "Intervals and tests hold for new subjects like these, scored by these trained networks; "
-        "how much another training would differ is not part of them, but shown by the SD between "
-        "runs (run_sd)."
-    ]
-    if num_runs == 1:
-        found.append(
-            "With one run per arm, what another training would give is unknown: this compares two "
-            "sets of weights rather than two networks."
-        )
-    if num_folds > 1:
-        found.append(
-            "The subjects of a fold share their networks, so that a lucky or unlucky training "
-            f"touches all of them: there are {num_runs} trainings per arm, however many "
-            "subjects."
-        )
-    runs_per_subject = cells.groupby(level="subject").size()
-    if runs_per_subject.min() < runs_per_subject.max():
-        found.append(
-            f"Subjects were tested in {runs_per_subject.min()} to {runs_per_subject.max()} runs; "
-            "each subject counts once, as the mean over its runs."
-        )
-    label = metric_label(rule.metric)
-    for _, rows in reasons.groupby(list(REASONS)):
-        arms, counts = list(rows.index), rows.iloc[0].tolist()
-        where = "every arm" if len(arms) == len(subjects.columns) else enumeration(arms)
-        told = [
-            f"{num} {words}" for num, words in zip(counts, REASONS.values(), strict=True) if num
-        ]
-        if told:
-            found.append(
-                f"{label} is undefined for {sum(counts)} of {len(subjects)} subjects in {where}, "
-                f"and left out: {enumeration(told)}."
-            )
-    for arm, num_infinite in np.isinf(subjects).sum().items():
-        if num_infinite:
-            found.append(
-                f"{arm}: {label} is infinite for {num_infinite} of {len(subjects)} subjects "
-                "(a missed lesion); means are undefined and the verdict rests on ranks."
-            )
-    if rule.margin is None:
-        found.append("No margin was stated, so that nothing can be called equivalent.")
-    if len(subjects.dropna()) < _NUM_SIMULATED:
-        found.append(
-            f"Subjects with a score in every arm: {len(subjects.dropna())}; the error rates of the "
-            f"tests and intervals were checked from {_NUM_SIMULATED} on. In fewer, one missed "
-            "lesion makes the interval of an arm's mean so wide that it tells little."
-        )
-    if num_runs > 1 and not rule.by_ranks:
-        for pair in pairs:
-            both = subjects[[pair.arm_a, pair.arm_b]].dropna().index
-            rows = cells[cells.index.isin(both, level="subject")]
-            by_run = (rows[pair.arm_a] - rows[pair.arm_b]).groupby(level=["fold", "seed"])
-            gain = without_noise(by_run.mean())
-            found.append(
-                f"{pair.arm_a} minus {pair.arm_b}: mean difference of a run "
-                f"{_rounded(gain.min(), rule)} to {_rounded(gain.max(), rule)}, above 0 in "
-                f"{(gain > 0).sum()} of {len(gain)}."
-            )
-    return tuple(found)
+def rounded(value: float, rule: Rule) -> str:
+    """A score or difference with the digits of the metric."""
+    return format_number(value, num_decimals(rule.metric))
 
 
 def _words_on_few(pairs: Sequence[Pair]) -> str:
     """The sentence of a headline that rests on few subjects, else nothing."""
     fewest = min(pair.num_subjects for pair in pairs)
-    if fewest >= _NUM_SIMULATED:
+    if fewest >= NUM_SIMULATED:
         return ""
-    return f" Subjects: {fewest}; how often such verdicts err was checked from {_NUM_SIMULATED} on."
+    return f" Subjects: {fewest}; how often such verdicts err was checked from {NUM_SIMULATED} on."
 
 
 def _counted(pairs: Sequence[Pair], rule: Rule) -> str:
@@ -335,15 +256,10 @@ def _margin(rule: Rule) -> str:
     return "" if rule.margin is None else f"{rule.margin:g} {metric_unit(rule.metric)}".strip()
 
 
-def _rounded(value: float, rule: Rule) -> str:
-    """A score or difference with the digits of the metric."""
-    return format_number(value, num_decimals(rule.metric))
-
-
 def _mean_numbers(pair: Pair, rule: Rule) -> str:
     """Difference, interval, n and p; or why there is none."""
     label = metric_label(pair.metric)
-    difference = _rounded(pair.mean_difference, rule)
+    difference = rounded(pair.mean_difference, rule)
     if pair.num_subjects < 2:
         return f"subjects with a defined {label} in both arms: {pair.num_subjects}"
     if math.isnan(pair.t):
@@ -352,8 +268,8 @@ def _mean_numbers(pair: Pair, rule: Rule) -> str:
             "spread nothing can be tested"
         )
     interval = (
-        f"{100 * (1 - rule.alpha):g} % sign-flip interval {_rounded(pair.ci_low, rule)} to "
-        f"{_rounded(pair.ci_high, rule)}; "
+        f"{100 * (1 - rule.alpha):g} % sign-flip interval {rounded(pair.ci_low, rule)} to "
+        f"{rounded(pair.ci_high, rule)}; "
         if pair.ci_low <= pair.ci_high
         else ""
     )
