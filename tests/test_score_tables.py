@@ -47,8 +47,8 @@ def test_tables_are_joined_with_undefined_infinite_and_text_columns(tmp_path: Pa
 
 
 def test_read_tables_can_be_compared_cell_by_cell(tmp_path: Path) -> None:
-    paths = write(tmp_path, a="subject,dice\nNA,0.5\nx,0.75\n", b="subject,dice\nx,\nNA,1\n")
-    cells = score_cells(read_score_tables(paths), "dice")
+    paths = write(tmp_path, a="subject,hd95_mm\nNA,0.5\nx,0.75\n", b="subject,hd95_mm\nx,\nNA,1\n")
+    cells = score_cells(read_score_tables(paths), "hd95_mm")
     assert cells.columns.tolist() == ["a", "b"]
     assert cells.index.tolist() == [("NA", "0", "0"), ("x", "0", "0")]
     np.testing.assert_equal(cells.to_numpy(), [[0.5, 1.0], [0.75, math.nan]])
@@ -151,7 +151,7 @@ def test_subjects_without_lesion_have_no_score_by_metrics_of_lesions() -> None:
 
 
 def test_only_scores_against_the_same_reference_are_compared() -> None:
-    table = scores(surface_dice=0.5)
+    table = scores(dice=0.5)
     for column, values, words in (
         ("reference_pixels", [100, 90, 100, 91], "is 90 in arm unet and 91 in arm dr, .* 1 of 2 "),
         ("reference_ml", [10, 9.0, 10, 8.9], "is 8.9 in arm dr and 9 in arm unet, expected the"),
@@ -164,8 +164,27 @@ def test_only_scores_against_the_same_reference_are_compared() -> None:
     assert len(score_cells(folds, "dice")) == 4
 
 
+def test_an_arm_without_score_where_another_found_the_lesion_is_refused() -> None:
+    """Else a tool gains by failing: the subjects on which it failed are left out."""
+    table = scores(dice=[0.8, 0.7, 0.9, math.nan], precision=[0.5, 0.5, 0.5, math.nan])
+    for metric in ("dice", "iou", "sensitivity", "surface_dice"):
+        found = table.rename(columns={"dice": metric})
+        with pytest.raises(
+            ComparisonError, match=f"{metric} of subject s2 is 0.7 in arm unet and "
+        ):
+            score_cells(found, metric)
+    with pytest.raises(ComparisonError, match=r"undefined in arm dr, .* 1 of 2 .* Give 0 if noth"):
+        score_cells(table, "dice")
+    score_cells(table, "precision")  # undefined where nothing was marked
+    # Nobody knows whether this reference is empty: 0 may be a false alarm, undefined then right.
+    score_cells(scores(dice=[0.8, 0.0, 0.9, math.nan]), "dice")
+    score_cells(table.assign(reference_pixels=[9, 0, 9, 0]), "dice")
+    # Scored against references of which one file knows the spacing and the other does not.
+    score_cells(scores(dice=0.5, surface_dice=[0.8, 0.7, 0.9, math.nan]), "surface_dice")
+
+
 def test_only_surface_dice_of_one_tolerance_is_compared() -> None:
-    table = scores(surface_dice=0.5, surface_tolerance_mm=[1.0, 1.0, 2.5, 2.5])
+    table = scores(dice=0.5, surface_dice=0.5, surface_tolerance_mm=[1.0, 1.0, 2.5, 2.5])
     with pytest.raises(ComparisonError, match=r"s1 is 1 in arm unet and 2\.5 in arm dr"):
         score_cells(table, "surface_dice")
     score_cells(table, "dice")

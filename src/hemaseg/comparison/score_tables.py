@@ -28,6 +28,9 @@ AMOUNTS = (
 METRICS = (*LESION_METRICS, "volume_error_ml", "absolute_volume_error_ml")
 """All metrics that have one value per subject, as columns of a score table."""
 
+_ALWAYS_DEFINED = ("dice", "iou", "sensitivity", "surface_dice")
+"""Metrics that every mask has, an empty one too, where the reference is not empty."""
+
 UNDEFINED = ("", "NA", "NaN", "nan")
 """Fields of a number column that mean undefined; ``inf`` is a number."""
 
@@ -98,7 +101,8 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
         scores: One row per arm, subject, fold and seed, with these columns and the metric's. Where
             arms state ``reference_pixels``, ``reference_ml`` or (for surface Dice)
             ``surface_tolerance_mm``, they must agree; where only some arms state the first, it
-            holds for all, and where none does, a subject counts as having a lesion.
+            holds for all, and where none does, a subject counts as having a lesion. Overlap but
+            precision must not be undefined where another arm's is above 0.
         metric: Name of the column.
 
     Returns:
@@ -155,7 +159,12 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     cells = number_cells(scores, metric)
     if metric not in LESION_METRICS:
         return cells
-    return cells.mask((sizes == 0).any(axis=1), axis=0)
+    cells = cells.mask((sizes == 0).any(axis=1), axis=0)
+    if metric in _ALWAYS_DEFINED:
+        # Where Dice is known, it is only the spacing that a surface Dice lacks.
+        is_known = number_cells(scores, "dice").notna() & (metric == "surface_dice")
+        _require_failures_scored(cells, cells.isna() & ~is_known, metric)
+    return cells
 
 
 def number_cells(scores: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -185,6 +194,21 @@ def _require_agreement(cells: pd.DataFrame, column: str, remedy: str) -> None:
             f"{found.max():g} in arm {found.idxmax()}, expected the same in all arms; so it "
             f"is in {(~unequal).sum()} of {len(cells)} combinations of subject, fold and seed. "
             f"{remedy}, or take the column out."
+        )
+
+
+def _require_failures_scored(cells: pd.DataFrame, lacks_score: pd.DataFrame, metric: str) -> None:
+    """Refuse a subject of whom one arm has marked the lesion, and another arm has no score."""
+    wrong = (cells > 0).any(axis=1) & lacks_score.any(axis=1)
+    if wrong.any():
+        place = int(wrong.to_numpy().argmax())
+        subject, found = cells.index.tolist()[place][0], cells.iloc[place]
+        raise ComparisonError(
+            f"scores: {metric} of subject {subject} is {found.max():g} in arm {found.idxmax()} and "
+            f"undefined in arm {lacks_score.iloc[place].idxmax()}, expected a number, since there "
+            f"is a lesion; so it is in {wrong.sum()} of {len(cells)} combinations of subject, fold "
+            "and seed. Give 0 if nothing was marked, or take the subject out of all arms, and "
+            "report it."
         )
 
 
