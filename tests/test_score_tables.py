@@ -34,7 +34,7 @@ def test_tables_are_joined_with_undefined_infinite_and_text_columns(tmp_path: Pa
     paths = write(
         tmp_path,
         a="subject,site,dice,hd95_mm\n007,x,0.5,inf\n08,y,,3\n",
-        b="subject,seed,dice,hd95_mm\n007,4,NA,1\n08,4,0.25,2.5\n",
+        b="subject,seed,dice,hd95_mm\n007,4,n/a,1\n08,4,0.25,2.5\n",
     )
     table = read_score_tables(paths)
     assert table["arm"].tolist() == ["a", "a", "b", "b"]
@@ -75,12 +75,15 @@ def test_a_column_without_any_value_is_undefined_not_text(tmp_path: Path) -> Non
     ("text", "message"),
     [
         ("", r"a\.csv: found columns \[\] and 0 rows"),
-        ("subject,dice\n", r"found columns \['subject', 'dice'\] and 0 rows"),
+        ("subject,dice\n", r"found columns \['subject', 'dice'\] and 0 rows, .* decimal mark\.$"),
         ("case,dice\ns1,0.5\n", r"found columns \['case', 'dice'\] and 1 rows"),
         ("subject,dice,dice\ns1,1,1\n", r"found columns \['subject', 'dice', 'dice'\]"),
         ("subject,dice\ns1,0.5\n\ns2\n", r"line 4 has 1 fields \(s2\), expected 2 as in"),
         ('subject,dice\n"a\nb",1\ns2,\ns3\n', r"line 5 has 1 fields \(s3\), expected 2"),
         ("subject,dice\ns1,0.5,0.6\n", r"line 2 has 3 fields \(s1,0\.5,0\.6\), expected 2"),
+        ("subject;dice\ns1;0,5\n", r"subject, separated by commas, with a point as decimal mark\."),
+        ("Subject,dice\ns1,0.5\n", r'expected a column subject, .* Rename "Subject" to "subject"'),
+        ("subject,dice\ns1,0.5\nMean,0.5\nSD,\n", "found subject Mean, SD, expected .* Take the"),
         ('subject,dice\ns1,"0.5\n', r"a\.csv: cannot be read as a CSV table"),
         ("subject,arm,dice\ns1,x,0.5\n", r"has a column arm, expected the scores of one arm, a\."),
     ],
@@ -100,13 +103,24 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
 
 def test_numbers_that_are_none_are_refused_by_value(tmp_path: Path) -> None:
     paths = write(tmp_path, a='subject,dice\ns1,"0,8"\n', b="subject,dice\ns1,0.5\n")
-    with pytest.raises(ComparisonError, match="dice must hold numbers, found '0,8'"):
+    with pytest.raises(ComparisonError, match="with a point as decimal mark, found '0,8'"):
         score_cells(read_score_tables(paths), "dice")
+
+
+def test_zeros_that_a_spreadsheet_took_away_are_told(tmp_path: Path) -> None:
+    one, other = "subject,dice\n01,0.5\n10,0.5\n", "subject,dice\n1,0.5\n10,0.5\n"
+    with pytest.raises(ComparisonError, match=r"01 0 0 not in b.* may have taken 001 for 1\."):
+        score_cells(read_score_tables(write(tmp_path, a=one, b=other)), "dice")
+    for strange in (other.replace("1,", "2,"), other + "01,0.5\n"):
+        with pytest.raises(ComparisonError) as caught:
+            score_cells(read_score_tables(write(tmp_path, a=one + "3,1\n", b=strange)), "dice")
+        assert "spreadsheet" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("changes", "metric", "message"),
     [
+        ({"IoU": 0.5}, "iou", r'are missing, .* Rename "IoU" to "iou"'),
         ({}, "iou", r"columns \['iou'\] are missing, found \['arm', 'subject'"),
         ({"subject": ["s1", "s2", None, "s2"]}, "dice", "1 rows lack .* the first is row 3"),
         ({"arm": "unet", "subject": list("abcd")}, "dice", r"found the arms \['unet'\]"),
@@ -123,7 +137,7 @@ def test_numbers_that_are_none_are_refused_by_value(tmp_path: Path) -> None:
         ({"assd_mm": [1, -2, 3, 4]}, "assd_mm", "arm unet, subject s2 is -2, expected 0 or more"),
         ({"absolute_volume_error_ml": -9}, "absolute_volume_error_ml", "-9, expected 0 or more"),
         ({"kappa": [1, 2, 3, -math.inf]}, "kappa", "subject s2 is -inf, expected a number or inf"),
-        ({"dice": [0.8, "x", 0.6, 0.1]}, "dice", "dice must hold numbers, found 'x'"),
+        ({"dice": [0.8, "x", 0.6, 0.1]}, "dice", "dice must hold numbers, .* found 'x'"),
         ({"dice": [True, False, True, True]}, "dice", "found values of type bool"),
     ],
 )
