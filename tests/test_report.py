@@ -281,6 +281,38 @@ def test_costs_have_fitting_units_and_whole_epochs(
     assert f" 9 (6 to 8) 30.0 {shown} " in words
 
 
+def test_speed_is_one_number_in_both_tables(copy: Path) -> None:
+    """Runs of 5 and 20 slices/s take 200 and 50 ms, in the mean 125 ms: 8 slices/s, not 12.5."""
+    change_table(
+        copy / "costs.csv",
+        lambda table: table.assign(inference_slices_per_s=["5", "20"] * (len(table) // 2)),
+    )
+    write_report(copy)
+    numbers = read_page(copy).numbers
+    assert as_numbers(numbers["scores"]).count(125.0) == 3
+    assert as_numbers(numbers["costs"]).count(8.0) == 3
+
+
+def test_costs_are_of_the_subjects_with_a_score(copy: Path) -> None:
+    def leave_out(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(num_subjects="5", num_undefined="1")
+
+    change_table(copy / "summary.csv", leave_out)
+    write_report(copy)
+    assert "bootstrap-t interval (5 subjects) against" in read_page(copy).words
+
+
+def test_an_undefined_interval_is_said_once_and_why(copy: Path, study: Path) -> None:
+    for name in ("summary.csv", "pairs.csv"):
+        change_table(copy / name, lambda table: table.assign(ci_low="", ci_high=""))
+    write_report(copy)
+    words = read_page(copy).words
+    assert "undefined to undefined" not in words
+    assert "An interval is undefined where there are no more than three subjects" in words
+    assert "An interval is undefined where there are too few subjects" in words
+    assert "An interval is undefined" not in read_page(study).words
+
+
 def test_rounded_numbers_stand_for_the_exact_ones(study: Path) -> None:
     html = (study / "report.html").read_text(encoding="utf-8")
     assert '<data value="0.0001234">&lt; 0.001</data>' in html
@@ -456,7 +488,7 @@ def test_score_tables_of_other_tools_are_enough(copy: Path) -> None:
     assert "DR-U-Net n = 6 0." in page.words
     assert "The verdict is about what was scored (4 runs per arm)" in page.words
     assert "do not tell the size of any lesion" in page.words
-    assert page.words.count("undefined undefined") == 3  # missed lesions and false alarms
+    assert page.words.count("undefined undefined") == 3  # subjects missed, slices falsely marked
     assert {path.stem for path in (copy / "figures").iterdir()} == {"differences", "paired_scores"}
 
 

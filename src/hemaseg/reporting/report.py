@@ -2,7 +2,7 @@
 
 Everything on the page is read from the CSV, JSON and TOML files of the study folder. Intervals,
 tests and verdicts are those of `hemaseg.comparison`; added here are only counts (subjects, runs,
-missed lesions, false alarms) and means of costs over the runs of an arm.
+missed subjects, falsely marked slices) and means of costs over the runs of an arm.
 """
 
 import re
@@ -139,6 +139,8 @@ def _cost_table(costs: pd.DataFrame) -> pd.DataFrame:
     )
     by_arm = rows.groupby("arm", sort=False)
     table = by_arm.mean(numeric_only=True)
+    # The mean of the rates is not the rate of the mean time, and a page gives one of both.
+    table["inference_slices_per_s"] = 1000 / table["inference_ms_per_slice"]
     table["num_runs"] = by_arm.size()
     table["num_beside"] = by_arm["num_beside"].sum()
     for column in ("num_epochs", "best_epoch"):
@@ -181,7 +183,7 @@ def _count(study: StudyFolder, differences: pd.DataFrame, num_pairs: int) -> _Co
 def _key_table(
     study: StudyFolder, summary: pd.DataFrame, costs: pd.DataFrame | None
 ) -> pd.DataFrame:
-    """`summary` with counts of missed lesions and false alarms over all runs, and with costs."""
+    """`summary` with costs, and with counts of missed subjects and falsely marked slices."""
     scores = study.scores
     with_lesion = (scores["reference_pixels"] > 0) & scores["dice"].notna()
     counts = pd.DataFrame(
