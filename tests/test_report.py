@@ -1,4 +1,5 @@
 import itertools
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -76,6 +77,12 @@ def copy(study: Path, tmp_path: Path) -> Path:
 
 def read_page(folder: Path) -> Page:
     return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def words_of(folder: Path) -> str:
+    """Of the report, made anew."""
+    write_report(folder)
+    return read_page(folder).words
 
 
 def as_numbers(texts: list[str]) -> list[float]:
@@ -279,6 +286,21 @@ def test_costs_have_fitting_units_and_whole_epochs(
     words = read_page(copy).words
     assert head in words
     assert f" 9 (6 to 8) 30.0 {shown} " in words
+
+
+def test_images_without_reference_are_not_taken_for_images_without_lesion(copy: Path) -> None:
+    """Studies of earlier versions do not say how many are marked."""
+    assert "Size 6 subjects, 18 images (3.0 per subject), 12 of them with a lesion" in words_of(
+        copy
+    )
+    cohort = json.loads((copy / "provenance.json").read_text())["cohort"]
+    for num_subjects, num_images, words in (
+        (6, 18, "18 images (3.0 per subject), 12 of them with a lesion"),
+        (5, 15, "; with a reference mask 5 subjects, 15 images, 12 of these images with a lesion"),
+    ):
+        marked = {"num_marked_subjects": num_subjects, "num_marked_images": num_images}
+        change_json(copy / "provenance.json", cohort=cohort | marked)
+        assert words in words_of(copy)
 
 
 def test_speed_is_one_number_in_both_tables(copy: Path) -> None:

@@ -86,6 +86,9 @@ class CohortRecord(BaseModel):
     name: str
     num_subjects: int
     num_images: int
+    num_marked_subjects: int | None = None
+    """With a reference mask, of one image at least; None in studies of earlier versions."""
+    num_marked_images: int | None = None
     num_images_with_lesion: int
     sites: dict[str, int]
     modality: str
