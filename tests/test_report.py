@@ -259,7 +259,10 @@ def test_intervals_and_tests_are_named(study: Path) -> None:
     assert "the mean with its 95 % bootstrap-t interval." in words
     assert "Holm's method, intervals are not" in words
     assert "p 0." not in words  # neither equals nor below
-    assert "(Friedman): statistic 5.25, p = 0.072" in words
+    assert "(Friedman): chi-squared 5.25 with 2 degrees of freedom, p = 0.072" in words
+    assert "called different if the sign-flip test of their mean difference" in words
+    assert "has p below 0.05, equivalent if two one-sided t tests against the margin do" in words
+    assert "in parentheses the epoch with the best validation Dice, whose weights" in words
 
 
 def test_p_values_are_never_zero(copy: Path) -> None:
@@ -301,6 +304,37 @@ def test_images_without_reference_are_not_taken_for_images_without_lesion(copy: 
         marked = {"num_marked_subjects": num_subjects, "num_marked_images": num_images}
         change_json(copy / "provenance.json", cohort=cohort | marked)
         assert words in words_of(copy)
+
+
+def test_reference_volumes_are_described_where_all_are_known(copy: Path) -> None:
+    volumes = ["1", "2", "3", "4", "10", "0"]
+
+    def give(table: pd.DataFrame) -> pd.DataFrame:
+        table["reference_ml"] = table["subject"].map(lambda name: volumes[int(name[1:])])
+        return table.assign(reference_pixels=1000 * table["reference_ml"].astype(int))
+
+    change_table(copy / "scores.csv", give)
+    assert (
+        "median 3.00 mL (quartiles 2.00 to 4.00; range 1.00 to 10.00), 5 tested subjects with"
+    ) in words_of(copy)
+    change_table(copy / "scores.csv", lambda table: table.replace({"reference_ml": {"3": ""}}))
+    assert "Reference volume" not in words_of(copy)
+
+
+def test_scores_are_defined_with_the_tolerance_of_their_table(copy: Path) -> None:
+    words = words_of(copy)
+    assert "HD95 is the larger 95th percentile" in words
+    assert "Sensitivity and precision are" not in words
+    for metric, sentence in (
+        ("sensitivity", "Sensitivity and precision are of voxels"),
+        ("surface_dice", "both surfaces that lies within the tolerance of the other."),
+    ):
+        table = pd.read_csv(copy / "all_metrics.csv")
+        more = table[table["metric"] == "iou"].assign(metric=metric)
+        pd.concat([table, more]).to_csv(copy / "all_metrics.csv", index=False)
+        assert sentence in words_of(copy)
+    change_table(copy / "scores.csv", lambda table: table.assign(surface_tolerance_mm="2.0"))
+    assert "both surfaces that lies within 2 mm of the other." in words_of(copy)
 
 
 def test_speed_is_one_number_in_both_tables(copy: Path) -> None:

@@ -2,7 +2,8 @@
 
 Everything on the page is read from the CSV, JSON and TOML files of the study folder. Intervals,
 tests and verdicts are those of `hemaseg.comparison`; added here are only counts (subjects, runs,
-missed subjects, falsely marked slices) and means of costs over the runs of an arm.
+missed subjects, falsely marked slices), quartiles of the reference volumes, and means of costs over
+the runs of an arm.
 """
 
 import re
@@ -118,6 +119,8 @@ def write_report(study_folder: Path) -> Path:
                 examples=examples,
                 figures=svgs,
                 counts=_count(study, tables["differences"], len(tables["pairs"])),
+                reference_volumes=_reference_volumes(study.scores),
+                tolerance_mm=_tolerances(study.scores),
                 size_column=figures.size_column(study.scores),
             )
         )
@@ -178,6 +181,22 @@ def _count(study: StudyFolder, differences: pd.DataFrame, num_pairs: int) -> _Co
         with_lesion_without_score=scores.loc[has_lesion & lacks_score, "subject"].nunique(),
         are_repeated=bool(scores.duplicated(["arm", "subject"]).any()),
     )
+
+
+def _reference_volumes(scores: pd.DataFrame) -> list[float] | None:
+    """Minimum, quartiles and maximum in mL over subjects with a lesion; None if one is unknown."""
+    own = scores[scores["reference_pixels"] > 0]
+    volumes = own.groupby("subject")["reference_ml"].mean()
+    if volumes.empty or own["reference_ml"].isna().any():
+        return None
+    return [float(volumes.quantile(part)) for part in (0, 0.25, 0.5, 0.75, 1)]
+
+
+def _tolerances(scores: pd.DataFrame) -> list[str]:
+    """Of the surface Dice, in mm; none in tables of earlier versions or other tools."""
+    if "surface_tolerance_mm" not in scores:
+        return []
+    return [f"{float(text):g}" for text in scores["surface_tolerance_mm"].unique() if text]
 
 
 def _key_table(
