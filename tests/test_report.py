@@ -337,6 +337,16 @@ def test_scores_are_defined_with_the_tolerance_of_their_table(copy: Path) -> Non
     assert "both surfaces that lies within 2 mm of the other." in words_of(copy)
 
 
+def test_thresholds_and_calibration_are_means_over_runs(copy: Path) -> None:
+    words = read_page(copy).words
+    assert (
+        "DR-U-Net 0.50 2.000 \N{EN DASH} \N{EN DASH} Dense-U-Net 0.50 2.000 0.0200 0.0100" in words
+    )
+    for path in copy.rglob("run.json"):
+        path.unlink()
+    assert "From probabilities to masks" not in words_of(copy)
+
+
 def test_speed_is_one_number_in_both_tables(copy: Path) -> None:
     """Runs of 5 and 20 slices/s take 200 and 50 ms, in the mean 125 ms: 8 slices/s, not 12.5."""
     change_table(

@@ -2,8 +2,8 @@
 
 Everything on the page is read from the CSV, JSON and TOML files of the study folder. Intervals,
 tests and verdicts are those of `hemaseg.comparison`; added here are only counts (subjects, runs,
-missed subjects, falsely marked slices), quartiles of the reference volumes, and means of costs over
-the runs of an arm.
+missed subjects, falsely marked slices), quartiles of the reference volumes, and means of costs,
+thresholds and calibration over the runs of an arm.
 """
 
 import re
