@@ -292,6 +292,9 @@ def _write_runs(
         predictions = run / "predictions"
         predictions.mkdir(parents=True)
         (run / "config.toml").write_text(f'seed = {seed}\n[recipe]\ndescription = "of {arm}"\n')
+        (run / "model.json").write_text(json.dumps({"threshold": 0.5, "temperature": 1.5 + seed}))
+        calibration = None if arm == arms[0] else {"ece": 0.02, "calibrated_ece": 0.01}
+        (run / "run.json").write_text(json.dumps({"calibration": calibration}))
         rows = []
         for subject, name in itertools.product(subjects[fold::2], SLICES):
             mask = np.zeros((size, size), dtype=np.uint8)

@@ -26,7 +26,7 @@ def table(**columns: list[float]) -> pd.DataFrame:
 
 
 def test_subjects_count_once_and_undefined_runs_make_them_undefined() -> None:
-    cells = score_cells(table(dice=[0.2, 0.4, 0.5, 0.6, 0.2, NAN, 0.5, 0.6]), "dice")
+    cells = score_cells(table(precision=[0.2, 0.4, 0.5, 0.6, 0.2, NAN, 0.5, 0.6]), "precision")
     subjects = subject_means(cells)
     assert subjects["a"].tolist() == pytest.approx([0.3, 0.5, 0.6])
     np.testing.assert_equal(subjects["b"].to_numpy(), [NAN, 0.5, 0.6])
@@ -121,7 +121,7 @@ def test_infinite_distances_leave_the_median_and_no_mean() -> None:
 
 
 def test_undefined_subjects_are_counted_and_no_subject_leaves_nothing() -> None:
-    described = describe_all(table(dice=[0.5, 0.5, NAN, 0.7] + [NAN] * 4)).set_index("arm")
+    described = describe_all(table(precision=[0.5, 0.5, NAN, 0.7] + [NAN] * 4)).set_index("arm")
     assert described["num_subjects"].tolist() == [2, 0]
     assert described["num_undefined"].tolist() == [1, 3]
     assert described.loc["a", "mean"] == pytest.approx(0.6)

@@ -110,6 +110,7 @@ def test_every_module_has_its_test_file() -> None:
         "epochs": "loop",
         "interruption": "resumption",
         "optimisation": "loop",
+        "notes": "paired",
         "validation": "loop",
     }
     modules = {

@@ -165,21 +165,22 @@ def test_only_the_chosen_pairs_are_tested_and_corrected_for() -> None:
 
 
 def test_undefined_scores_are_left_out_pairwise_and_counted() -> None:
-    scores = study()
+    scores = study().rename(columns={"dice": "precision"})
     # Undefined in one of two runs is undefined: no mean over the run that happens to be defined.
     hole = (scores["arm"] == "unet") & (scores["subject"] == "s03") & (scores["seed"] == 1)
-    result = compare(scores.assign(dice=scores["dice"].mask(hole)), margin=0.02)
+    holed = scores.assign(precision=scores["precision"].mask(hole))
+    result = compare(holed, metric="precision", margin=0.02)
     assert result.pairs["num_subjects"].tolist() == [29, 29, 30]
     assert result.pairs["num_undefined"].tolist() == [1, 1, 0]
     assert result.summary["num_undefined"].tolist() == [1, 0, 0]
     assert result.friedman.num_subjects == 29
     pair = result.differences.query("arm_a == 'unet' and arm_b == 'dr_unet'")
     assert "s03" not in set(pair["subject"])
-    complete = compare(scores[scores["subject"] != "s03"], margin=0.02)
+    complete = compare(scores[scores["subject"] != "s03"], metric="precision", margin=0.02)
     assert result.pairs["p"][0] == complete.pairs["p"][0]
     assert any(
-        note == "Dice is undefined for 1 of 30 subjects in unet, and left out: 1 for reasons that "
-        "the tables do not tell."
+        note == "Precision is undefined for 1 of 30 subjects in unet, and left out: 1 for reasons "
+        "that the tables do not tell."
         for note in result.notes
     )
     # The other arm's mean difference of its runs is over the same 29 subjects.
@@ -225,7 +226,8 @@ def test_a_verdict_that_leaves_out_misses_says_so() -> None:
         " Misses do not count here: Precision is undefined, and left out, for subjects with a "
         "lesion that was missed (a: 2, b: 1)."
     )
-    assert result.verdict == "By mean Precision per subject, a is better than b." + warning
+    few = " Subjects: 18; how often such verdicts err was checked from 20 on."
+    assert result.verdict == "By mean Precision per subject, a is better than b." + few + warning
     assert result.pairs["sentence"][0].endswith(warning)
     undefined = [note for note in result.notes if "is undefined for" in note]
     assert undefined == [
@@ -308,8 +310,9 @@ def test_rounding_noise_is_no_difference() -> None:
 def test_a_pair_that_cannot_be_tested_does_not_ease_the_others() -> None:
     """Three pairs were planned: the one that has a p is corrected for three."""
     scores = study(20, 1, 1)
-    empty = scores["arm"] == "dense_unet"
-    result = compare(scores.assign(dice=scores["dice"].mask(empty)), margin=0.02)
+    precision = scores["dice"].mask(scores["arm"] == "dense_unet")
+    scores = scores.drop(columns="dice").assign(precision=precision)
+    result = compare(scores, metric="precision", margin=0.02)
     pair = result.pairs.iloc[0]
     assert result.pairs["p"].isna().tolist() == [False, True, True]
     for name in ("p", "wilcoxon_p", "tost_p"):
@@ -320,10 +323,10 @@ def test_a_pair_that_cannot_be_tested_does_not_ease_the_others() -> None:
     ("a", "b", "num"), [([0.5], [0.6], 1), ([math.nan, 0.5], [0.4, math.nan], 0)]
 )
 def test_without_two_subjects_nothing_is_claimed(a: list[float], b: list[float], num: int) -> None:
-    result = compare(two_arms(a, b), margin=0.1)
+    result = compare(two_arms(a, b, "precision"), metric="precision", margin=0.1)
     assert result.pairs["num_subjects"][0] == num
     assert result.pairs["verdict"][0] == "undecided"
-    assert f"subjects with a defined Dice in both arms: {num}" in result.pairs["sentence"][0]
+    assert f"subjects with a defined Precision in both arms: {num}" in result.pairs["sentence"][0]
     assert result.summary["ci_low"].isna().all()
 
 

@@ -63,6 +63,8 @@ def test_cohort_and_split_are_described(tmp_path: Path) -> None:
         "name": "heads",
         "num_subjects": 8,
         "num_images": 8,
+        "num_marked_subjects": 8,
+        "num_marked_images": 8,
         "num_images_with_lesion": 7,
         "sites": {"A": 4, "B": 4},
         "modality": "CT",
@@ -88,3 +90,5 @@ def test_what_is_not_known_of_a_cohort_is_called_unknown(tmp_path: Path) -> None
     cohort = written(tmp_path, cohort=Cohort((image,)))["cohort"]
     assert (cohort["sites"], cohort["modality"]) == ({"unknown": 1}, "unknown")
     assert (cohort["name"], cohort["description"]) == ("", "")
+    assert (cohort["num_images"], cohort["num_marked_images"]) == (1, 0)
+    assert (cohort["num_subjects"], cohort["num_marked_subjects"]) == (1, 0)

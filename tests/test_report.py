@@ -1,4 +1,5 @@
 import itertools
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -76,6 +77,12 @@ def copy(study: Path, tmp_path: Path) -> Path:
 
 def read_page(folder: Path) -> Page:
     return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def words_of(folder: Path) -> str:
+    """Of the report, made anew."""
+    write_report(folder)
+    return read_page(folder).words
 
 
 def as_numbers(texts: list[str]) -> list[float]:
@@ -252,7 +259,10 @@ def test_intervals_and_tests_are_named(study: Path) -> None:
     assert "the mean with its 95 % bootstrap-t interval." in words
     assert "Holm's method, intervals are not" in words
     assert "p 0." not in words  # neither equals nor below
-    assert "(Friedman): statistic 5.25, p = 0.072" in words
+    assert "(Friedman): chi-squared 5.25 with 2 degrees of freedom, p = 0.072" in words
+    assert "called different if the sign-flip test of their mean difference" in words
+    assert "has p below 0.05, equivalent if two one-sided t tests against the margin do" in words
+    assert "in parentheses the epoch with the best validation Dice, whose weights" in words
 
 
 def test_p_values_are_never_zero(copy: Path) -> None:
@@ -279,6 +289,94 @@ def test_costs_have_fitting_units_and_whole_epochs(
     words = read_page(copy).words
     assert head in words
     assert f" 9 (6 to 8) 30.0 {shown} " in words
+
+
+def test_images_without_reference_are_not_taken_for_images_without_lesion(copy: Path) -> None:
+    """Studies of earlier versions do not say how many are marked."""
+    assert "Size 6 subjects, 18 images (3.0 per subject), 12 of them with a lesion" in words_of(
+        copy
+    )
+    cohort = json.loads((copy / "provenance.json").read_text())["cohort"]
+    for num_subjects, num_images, words in (
+        (6, 18, "18 images (3.0 per subject), 12 of them with a lesion"),
+        (5, 15, "; with a reference mask 5 subjects, 15 images, 12 of these images with a lesion"),
+    ):
+        marked = {"num_marked_subjects": num_subjects, "num_marked_images": num_images}
+        change_json(copy / "provenance.json", cohort=cohort | marked)
+        assert words in words_of(copy)
+
+
+def test_reference_volumes_are_described_where_all_are_known(copy: Path) -> None:
+    volumes = ["1", "2", "3", "4", "10", "0"]
+
+    def give(table: pd.DataFrame) -> pd.DataFrame:
+        table["reference_ml"] = table["subject"].map(lambda name: volumes[int(name[1:])])
+        return table.assign(reference_pixels=1000 * table["reference_ml"].astype(int))
+
+    change_table(copy / "scores.csv", give)
+    assert (
+        "median 3.00 mL (quartiles 2.00 to 4.00; range 1.00 to 10.00), 5 tested subjects with"
+    ) in words_of(copy)
+    change_table(copy / "scores.csv", lambda table: table.replace({"reference_ml": {"3": ""}}))
+    assert "Reference volume" not in words_of(copy)
+
+
+def test_scores_are_defined_with_the_tolerance_of_their_table(copy: Path) -> None:
+    words = words_of(copy)
+    assert "HD95 is the larger 95th percentile" in words
+    assert "Sensitivity and precision are" not in words
+    for metric, sentence in (
+        ("sensitivity", "Sensitivity and precision are of voxels"),
+        ("surface_dice", "both surfaces that lies within the tolerance of the other."),
+    ):
+        table = pd.read_csv(copy / "all_metrics.csv")
+        more = table[table["metric"] == "iou"].assign(metric=metric)
+        pd.concat([table, more]).to_csv(copy / "all_metrics.csv", index=False)
+        assert sentence in words_of(copy)
+    change_table(copy / "scores.csv", lambda table: table.assign(surface_tolerance_mm="2.0"))
+    assert "both surfaces that lies within 2 mm of the other." in words_of(copy)
+
+
+def test_thresholds_and_calibration_are_means_over_runs(copy: Path) -> None:
+    words = read_page(copy).words
+    assert (
+        "DR-U-Net 0.50 2.000 \N{EN DASH} \N{EN DASH} Dense-U-Net 0.50 2.000 0.0200 0.0100" in words
+    )
+    for path in copy.rglob("run.json"):
+        path.unlink()
+    assert "From probabilities to masks" not in words_of(copy)
+
+
+def test_speed_is_one_number_in_both_tables(copy: Path) -> None:
+    """Runs of 5 and 20 slices/s take 200 and 50 ms, in the mean 125 ms: 8 slices/s, not 12.5."""
+    change_table(
+        copy / "costs.csv",
+        lambda table: table.assign(inference_slices_per_s=["5", "20"] * (len(table) // 2)),
+    )
+    write_report(copy)
+    numbers = read_page(copy).numbers
+    assert as_numbers(numbers["scores"]).count(125.0) == 3
+    assert as_numbers(numbers["costs"]).count(8.0) == 3
+
+
+def test_costs_are_of_the_subjects_with_a_score(copy: Path) -> None:
+    def leave_out(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(num_subjects="5", num_undefined="1")
+
+    change_table(copy / "summary.csv", leave_out)
+    write_report(copy)
+    assert "bootstrap-t interval (5 subjects) against" in read_page(copy).words
+
+
+def test_an_undefined_interval_is_said_once_and_why(copy: Path, study: Path) -> None:
+    for name in ("summary.csv", "pairs.csv"):
+        change_table(copy / name, lambda table: table.assign(ci_low="", ci_high=""))
+    write_report(copy)
+    words = read_page(copy).words
+    assert "undefined to undefined" not in words
+    assert "An interval is undefined where there are no more than three subjects" in words
+    assert "An interval is undefined where there are too few subjects" in words
+    assert "An interval is undefined" not in read_page(study).words
 
 
 def test_rounded_numbers_stand_for_the_exact_ones(study: Path) -> None:
@@ -456,7 +554,7 @@ def test_score_tables_of_other_tools_are_enough(copy: Path) -> None:
     assert "DR-U-Net n = 6 0." in page.words
     assert "The verdict is about what was scored (4 runs per arm)" in page.words
     assert "do not tell the size of any lesion" in page.words
-    assert page.words.count("undefined undefined") == 3  # missed lesions and false alarms
+    assert page.words.count("undefined undefined") == 3  # subjects missed, slices falsely marked
     assert {path.stem for path in (copy / "figures").iterdir()} == {"differences", "paired_scores"}
 
 

@@ -34,7 +34,7 @@ def test_tables_are_joined_with_undefined_infinite_and_text_columns(tmp_path: Pa
     paths = write(
         tmp_path,
         a="subject,site,dice,hd95_mm\n007,x,0.5,inf\n08,y,,3\n",
-        b="subject,seed,dice,hd95_mm\n007,4,NA,1\n08,4,0.25,2.5\n",
+        b="subject,seed,dice,hd95_mm\n007,4,n/a,1\n08,4,0.25,2.5\n",
     )
     table = read_score_tables(paths)
     assert table["arm"].tolist() == ["a", "a", "b", "b"]
@@ -47,8 +47,8 @@ def test_tables_are_joined_with_undefined_infinite_and_text_columns(tmp_path: Pa
 
 
 def test_read_tables_can_be_compared_cell_by_cell(tmp_path: Path) -> None:
-    paths = write(tmp_path, a="subject,dice\nNA,0.5\nx,0.75\n", b="subject,dice\nx,\nNA,1\n")
-    cells = score_cells(read_score_tables(paths), "dice")
+    paths = write(tmp_path, a="subject,hd95_mm\nNA,0.5\nx,0.75\n", b="subject,hd95_mm\nx,\nNA,1\n")
+    cells = score_cells(read_score_tables(paths), "hd95_mm")
     assert cells.columns.tolist() == ["a", "b"]
     assert cells.index.tolist() == [("NA", "0", "0"), ("x", "0", "0")]
     np.testing.assert_equal(cells.to_numpy(), [[0.5, 1.0], [0.75, math.nan]])
@@ -75,12 +75,15 @@ def test_a_column_without_any_value_is_undefined_not_text(tmp_path: Path) -> Non
     ("text", "message"),
     [
         ("", r"a\.csv: found columns \[\] and 0 rows"),
-        ("subject,dice\n", r"found columns \['subject', 'dice'\] and 0 rows"),
+        ("subject,dice\n", r"found columns \['subject', 'dice'\] and 0 rows, .* decimal mark\.$"),
         ("case,dice\ns1,0.5\n", r"found columns \['case', 'dice'\] and 1 rows"),
         ("subject,dice,dice\ns1,1,1\n", r"found columns \['subject', 'dice', 'dice'\]"),
         ("subject,dice\ns1,0.5\n\ns2\n", r"line 4 has 1 fields \(s2\), expected 2 as in"),
         ('subject,dice\n"a\nb",1\ns2,\ns3\n', r"line 5 has 1 fields \(s3\), expected 2"),
         ("subject,dice\ns1,0.5,0.6\n", r"line 2 has 3 fields \(s1,0\.5,0\.6\), expected 2"),
+        ("subject;dice\ns1;0,5\n", r"subject, separated by commas, with a point as decimal mark\."),
+        ("Subject,dice\ns1,0.5\n", r'expected a column subject, .* Rename "Subject" to "subject"'),
+        ("subject,dice\ns1,0.5\nMean,0.5\nSD,\n", "found subject Mean, SD, expected .* Take the"),
         ('subject,dice\ns1,"0.5\n', r"a\.csv: cannot be read as a CSV table"),
         ("subject,arm,dice\ns1,x,0.5\n", r"has a column arm, expected the scores of one arm, a\."),
     ],
@@ -100,13 +103,24 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
 
 def test_numbers_that_are_none_are_refused_by_value(tmp_path: Path) -> None:
     paths = write(tmp_path, a='subject,dice\ns1,"0,8"\n', b="subject,dice\ns1,0.5\n")
-    with pytest.raises(ComparisonError, match="dice must hold numbers, found '0,8'"):
+    with pytest.raises(ComparisonError, match="with a point as decimal mark, found '0,8'"):
         score_cells(read_score_tables(paths), "dice")
+
+
+def test_zeros_that_a_spreadsheet_took_away_are_told(tmp_path: Path) -> None:
+    one, other = "subject,dice\n01,0.5\n10,0.5\n", "subject,dice\n1,0.5\n10,0.5\n"
+    with pytest.raises(ComparisonError, match=r"01 0 0 not in b.* may have taken 001 for 1\."):
+        score_cells(read_score_tables(write(tmp_path, a=one, b=other)), "dice")
+    for strange in (other.replace("1,", "2,"), other + "01,0.5\n"):
+        with pytest.raises(ComparisonError) as caught:
+            score_cells(read_score_tables(write(tmp_path, a=one + "3,1\n", b=strange)), "dice")
+        assert "spreadsheet" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("changes", "metric", "message"),
     [
+        ({"IoU": 0.5}, "iou", r'are missing, .* Rename "IoU" to "iou"'),
         ({}, "iou", r"columns \['iou'\] are missing, found \['arm', 'subject'"),
         ({"subject": ["s1", "s2", None, "s2"]}, "dice", "1 rows lack .* the first is row 3"),
         ({"arm": "unet", "subject": list("abcd")}, "dice", r"found the arms \['unet'\]"),
@@ -123,7 +137,7 @@ def test_numbers_that_are_none_are_refused_by_value(tmp_path: Path) -> None:
         ({"assd_mm": [1, -2, 3, 4]}, "assd_mm", "arm unet, subject s2 is -2, expected 0 or more"),
         ({"absolute_volume_error_ml": -9}, "absolute_volume_error_ml", "-9, expected 0 or more"),
         ({"kappa": [1, 2, 3, -math.inf]}, "kappa", "subject s2 is -inf, expected a number or inf"),
-        ({"dice": [0.8, "x", 0.6, 0.1]}, "dice", "dice must hold numbers, found 'x'"),
+        ({"dice": [0.8, "x", 0.6, 0.1]}, "dice", "dice must hold numbers, .* found 'x'"),
         ({"dice": [True, False, True, True]}, "dice", "found values of type bool"),
     ],
 )
@@ -151,7 +165,7 @@ def test_subjects_without_lesion_have_no_score_by_metrics_of_lesions() -> None:
 
 
 def test_only_scores_against_the_same_reference_are_compared() -> None:
-    table = scores(surface_dice=0.5)
+    table = scores(dice=0.5)
     for column, values, words in (
         ("reference_pixels", [100, 90, 100, 91], "is 90 in arm unet and 91 in arm dr, .* 1 of 2 "),
         ("reference_ml", [10, 9.0, 10, 8.9], "is 8.9 in arm dr and 9 in arm unet, expected the"),
@@ -164,8 +178,27 @@ def test_only_scores_against_the_same_reference_are_compared() -> None:
     assert len(score_cells(folds, "dice")) == 4
 
 
+def test_an_arm_without_score_where_another_found_the_lesion_is_refused() -> None:
+    """Else a tool gains by failing: the subjects on which it failed are left out."""
+    table = scores(dice=[0.8, 0.7, 0.9, math.nan], precision=[0.5, 0.5, 0.5, math.nan])
+    for metric in ("dice", "iou", "sensitivity", "surface_dice"):
+        found = table.rename(columns={"dice": metric})
+        with pytest.raises(
+            ComparisonError, match=f"{metric} of subject s2 is 0.7 in arm unet and "
+        ):
+            score_cells(found, metric)
+    with pytest.raises(ComparisonError, match=r"undefined in arm dr, .* 1 of 2 .* Give 0 if noth"):
+        score_cells(table, "dice")
+    score_cells(table, "precision")  # undefined where nothing was marked
+    # Nobody knows whether this reference is empty: 0 may be a false alarm, undefined then right.
+    score_cells(scores(dice=[0.8, 0.0, 0.9, math.nan]), "dice")
+    score_cells(table.assign(reference_pixels=[9, 0, 9, 0]), "dice")
+    # Scored against references of which one file knows the spacing and the other does not.
+    score_cells(scores(dice=0.5, surface_dice=[0.8, 0.7, 0.9, math.nan]), "surface_dice")
+
+
 def test_only_surface_dice_of_one_tolerance_is_compared() -> None:
-    table = scores(surface_dice=0.5, surface_tolerance_mm=[1.0, 1.0, 2.5, 2.5])
+    table = scores(dice=0.5, surface_dice=0.5, surface_tolerance_mm=[1.0, 1.0, 2.5, 2.5])
     with pytest.raises(ComparisonError, match=r"s1 is 1 in arm unet and 2\.5 in arm dr"):
         score_cells(table, "surface_dice")
     score_cells(table, "dice")

@@ -23,17 +23,17 @@ def table(sites: list[object]) -> pd.DataFrame:
             "fold": 0,
             "seed": [0, 1, 0, 0, 0] * 2,
             "site": sites * 2,
-            "dice": [0.2, 0.4, 0.5, 0.7, 0.9, 0.3, 0.3, NAN, 0.5, 0.6],
+            "precision": [0.2, 0.4, 0.5, 0.7, 0.9, 0.3, 0.3, NAN, 0.5, 0.6],
         }
     )
 
 
 def test_each_arm_is_described_in_each_site() -> None:
-    found = describe_sites(table(["Y", "Y", "Y", "X", ""]), "dice")
+    found = describe_sites(table(["Y", "Y", "Y", "X", ""]), "precision")
     assert found[["site", "arm"]].to_numpy().tolist() == [
         *(["X", "b"], ["X", "a"], ["Y", "b"], ["Y", "a"], ["unknown", "b"], ["unknown", "a"]),
     ]
-    assert found["metric"].unique().tolist() == ["dice"]
+    assert found["metric"].unique().tolist() == ["precision"]
     assert found["num_subjects"].tolist() == [1, 1, 2, 1, 1, 1]
     assert found["num_undefined"].tolist() == [0, 0, 0, 1, 0, 0]
     np.testing.assert_allclose(found["mean"], [0.7, 0.5, 0.4, 0.3, 0.9, 0.6])
@@ -42,10 +42,10 @@ def test_each_arm_is_described_in_each_site() -> None:
 
 @pytest.mark.parametrize("sites", [["X"] * 5, [""] * 5, [NAN] * 5, ["X", "X", "", "", NAN]])
 def test_fewer_than_two_sites_are_no_table(sites: list[object]) -> None:
-    found = describe_sites(table(sites), "dice")
+    found = describe_sites(table(sites), "precision")
     assert found.empty
     assert list(found)[:3] == ["metric", "site", "arm"]
-    assert describe_sites(table(sites).drop(columns="site"), "dice").empty
+    assert describe_sites(table(sites).drop(columns="site"), "precision").empty
 
 
 def test_numbers_of_sites_are_names(tmp_path: Path) -> None:
@@ -58,4 +58,4 @@ def test_numbers_of_sites_are_names(tmp_path: Path) -> None:
 
 def test_a_subject_with_two_sites_is_refused() -> None:
     with pytest.raises(ComparisonError, match="subject s0 has sites Y and X, expected one"):
-        describe_sites(table(["Y", "X", "Y", "X", "X"]), "dice")
+        describe_sites(table(["Y", "X", "Y", "X", "X"]), "precision")

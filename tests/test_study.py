@@ -281,6 +281,11 @@ def test_the_study_file_itself_is_never_written_over(folder: Path) -> None:
             r"comparison\.pairs are .*, expected two different arms in each, and each pair once",
         ),
         ({"comparison": {"pairs": [["one", "one"]]}}, {}, r"are \[\('one', 'one'\)\], expected"),
+        (
+            {"comparison": {"margin": 2}},
+            {},
+            "comparison: margin is 2, expected less than 1, .* 0.02 for 2 %",
+        ),
         ({"cohort": "nowhere.csv"}, {}, "nowhere.csv: cannot be read"),
         ({"cohort": "."}, {}, "cannot be read"),
     ],
@@ -335,7 +340,9 @@ def write_pictures(folder: Path, num_subjects: int) -> None:
     write_cohort(index_folder(folder / "scans"), folder / "cohort.csv")
 
 
-@pytest.mark.parametrize("metric", ["surface_dice", "hd95_mm", "assd_mm"])
+@pytest.mark.parametrize(
+    "metric", ["surface_dice", "hd95_mm", "assd_mm", "absolute_volume_error_ml"]
+)
 def test_a_metric_in_mm_is_refused_where_spacing_is_unknown(tmp_path: Path, metric: str) -> None:
     write_pictures(tmp_path, 1)
     path = write_study(tmp_path, {"comparison": {"metric": metric}})
@@ -430,6 +437,28 @@ def test_better_is_higher_or_lower_as_the_metric_has_it(
         write_scores(tmp_path, metric), tmp_path / "out", metric=metric, higher_is_better=said
     )
     assert f"{better} is better than" in comparison.verdict
+
+
+@pytest.mark.parametrize(
+    ("metric", "margin", "is_refused"),
+    [
+        ("dice", 0.99, False),
+        ("precision", 1.0, True),
+        ("surface_dice", 2.0, True),
+        ("hd95_mm", 2.0, False),
+        ("absolute_volume_error_ml", 2.0, False),
+    ],
+)
+def test_a_margin_beyond_the_range_of_the_metric_is_refused(
+    tmp_path: Path, metric: str, margin: float, is_refused: bool
+) -> None:
+    """2 was meant as 2 %, and everything would be equivalent."""
+    paths, out = write_scores(tmp_path, metric), tmp_path / "out"
+    if is_refused:
+        with pytest.raises(ConfigError, match=f"--margin: margin is {margin:g}, expected less "):
+            compare_tables(paths, out, metric=metric, margin=margin)
+    else:
+        assert compare_tables(paths, out, metric=metric, margin=margin).margin == margin
 
 
 @pytest.mark.parametrize(

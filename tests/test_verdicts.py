@@ -119,6 +119,45 @@ def test_undecided_says_how_many_subjects_would_decide_it_and_under_which_assump
     assert f"about {sizes[1]:,.0f} subjects would show equivalence." in close.sentence
 
 
+def test_nothing_is_equivalent_where_sign_flips_could_not_have_shown_a_difference() -> None:
+    """Of 6 subjects the smallest p is 2/64: Holm's first step over 3 pairs asks for 7."""
+    pair = replace(PAIR, p_holm=0.6, tost_p_holm=0.001)
+    for num, pairs, verdict in (
+        (5, 1, "undecided"),
+        (6, 1, "equivalent"),
+        (6, 3, "undecided"),
+        (7, 3, "equivalent"),
+    ):
+        rule = replace(RULE, num_pairs=pairs)
+        assert with_verdict(replace(pair, num_subjects=num), rule).verdict == verdict
+
+
+def test_never_fewer_subjects_would_decide_than_can() -> None:
+    """The t tests alone would ask for 2 subjects, or 3 without a difference."""
+    pair = replace(PAIR, num_subjects=5, mean_difference=0.101, sd_difference=0.005)
+    judged = with_verdict(pair, replace(RULE, num_pairs=1))
+    assert judged.num_subjects_to_decide == 6
+    assert judged.sentence.endswith(
+        "With fewer than 6 subjects no verdict can be reached. If the observed difference and SD "
+        "are the true ones, about 6 subjects would show a difference with 80 % power; if the true "
+        "difference is 0, about 6 subjects would show equivalence."
+    )
+    enough = with_verdict(replace(pair, num_subjects=6), replace(RULE, num_pairs=1, margin=None))
+    assert enough.num_subjects_to_decide == 6
+    assert "no verdict can be reached" not in enough.sentence
+
+
+def test_headline_says_where_it_rests_on_few_subjects() -> None:
+    pairs = judged(("u", "r", "equivalent", 0))
+    enough = [replace(pair, num_subjects=20) for pair in pairs]
+    few = [replace(pair, num_subjects=19) for pair in pairs]
+    assert headline(few, RULE) == headline(enough, RULE) + (
+        " Subjects: 19; how often such verdicts err was checked from 20 on."
+    )
+    many = [*enough * 4, *few]
+    assert headline(many, RULE).endswith("checked from 20 on.")
+
+
 def test_without_a_margin_only_a_difference_can_decide() -> None:
     rule = replace(RULE, margin=None)
     judged = with_verdict(replace(PAIR, margin=math.nan, tost_p_holm=math.nan), rule)

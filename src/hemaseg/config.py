@@ -210,7 +210,9 @@ class ArmConfig(Section):
 class ComparisonConfig(Section):
     """`[comparison]`: decided before training, so that the verdict cannot follow the result."""
 
-    metric: Literal["dice", "iou", "surface_dice", "hd95_mm", "assd_mm"] = "dice"
+    metric: Literal[
+        "dice", "iou", "surface_dice", "hd95_mm", "assd_mm", "absolute_volume_error_ml"
+    ] = "dice"
     margin: Positive | None = None
     """Differences of means smaller than this count as equivalent; without it nothing can."""
     pairs: list[tuple[str, str]] = []
@@ -219,6 +221,16 @@ class ComparisonConfig(Section):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     num_bootstrap: Annotated[int, Field(ge=99)] = 9999
     surface_tolerance_mm: Positive = 2.0
+
+    @model_validator(mode="after")
+    def _check_margin(self) -> Self:
+        has_unit = self.metric.endswith(("_mm", "_ml"))
+        if self.margin is not None and self.margin >= 1 and not has_unit:
+            raise ValueError(
+                f"margin is {self.margin:g}, expected less than 1, since the metric lies between 0 "
+                "and 1; 0.02 for 2 %"
+            )
+        return self
 
 
 class StudyConfig(Section):

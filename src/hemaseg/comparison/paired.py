@@ -17,10 +17,11 @@ import pandas as pd
 
 from hemaseg.comparison.description import describe_all, run_means, subject_means, summary
 from hemaseg.comparison.detection import detection
+from hemaseg.comparison.notes import notes
 from hemaseg.comparison.omissions import why_undefined, words_on_misses
 from hemaseg.comparison.score_tables import score_cells
 from hemaseg.comparison.sites import describe_sites
-from hemaseg.comparison.verdicts import Pair, Rule, headline, notes, with_verdict
+from hemaseg.comparison.verdicts import Pair, Rule, headline, with_verdict
 from hemaseg.comparison.volumes import subject_volumes, volume_agreement
 from hemaseg.errors import ComparisonError
 from hemaseg.files import whole_file, write_text

@@ -1,7 +1,7 @@
 """Score tables of any tool, read and checked so that arms can be compared cell by cell."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +28,14 @@ AMOUNTS = (
 METRICS = (*LESION_METRICS, "volume_error_ml", "absolute_volume_error_ml")
 """All metrics that have one value per subject, as columns of a score table."""
 
-UNDEFINED = ("", "NA", "NaN", "nan")
+_ALWAYS_DEFINED = ("dice", "iou", "sensitivity", "surface_dice")
+"""Metrics that every mask has, an empty one too, where the reference is not empty."""
+
+UNDEFINED = ("", "NA", "N/A", "n/a", "NaN", "nan")
 """Fields of a number column that mean undefined; ``inf`` is a number."""
 
+_SUMMARIES = ("mean", "average", "median", "sd", "std", "total")
+_LAYOUT = "separated by commas, with a point as decimal mark"
 _NUM_LISTED = 5  # offending rows that a message names
 
 
@@ -45,7 +50,8 @@ def read_score_tables(paths: Mapping[str, Path]) -> pd.DataFrame:
         paths: Name of the arm to its file, two or more.
 
     Raises:
-        ComparisonError: A file cannot be read, has no row or no column subject, or names an arm.
+        ComparisonError: A file cannot be read, has no row or no column subject, names an arm, or
+            has a row that summarises the others.
     """
     return pd.concat([_arm_table(arm, path) for arm, path in paths.items()], ignore_index=True)
 
@@ -64,7 +70,8 @@ def _arm_table(arm: str, path: Path) -> pd.DataFrame:
     if header.count("subject") != 1 or len(set(header)) < len(header) or not rows:
         raise ComparisonError(
             f"{path}: found columns {header} and {len(rows)} rows, expected a column subject, each "
-            "name once, and a row per subject. Give a table of scores per subject."
+            f"name once, and a row per subject. Give a table of scores per subject, {_LAYOUT}."
+            f"{_words_on_case('subject', header)}"
         )
     for number, row in lines:
         if len(row) != len(header):
@@ -77,6 +84,12 @@ def _arm_table(arm: str, path: Path) -> pd.DataFrame:
         raise ComparisonError(
             f"{path}: has a column arm, expected the scores of one arm, {arm}. Split it into "
             "one file per arm."
+        )
+    summaries = [name for name in text["subject"] if name.strip().lower() in _SUMMARIES]
+    if summaries:
+        raise ComparisonError(
+            f"{path}: found subject {', '.join(summaries)}, expected subjects alone and no summary "
+            "of them. Take the row out, or give this subject another name."
         )
     table = text.apply(_numbers)
     table["subject"] = text["subject"].where(text["subject"] != "")
@@ -98,7 +111,8 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
         scores: One row per arm, subject, fold and seed, with these columns and the metric's. Where
             arms state ``reference_pixels``, ``reference_ml`` or (for surface Dice)
             ``surface_tolerance_mm``, they must agree; where only some arms state the first, it
-            holds for all, and where none does, a subject counts as having a lesion.
+            holds for all, and where none does, a subject counts as having a lesion. Overlap but
+            precision must not be undefined where another arm's is above 0.
         metric: Name of the column.
 
     Returns:
@@ -114,7 +128,7 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     if missing:
         raise ComparisonError(
             f"scores: columns {missing} are missing, found {list(scores.columns)}. Add them, or "
-            "name another metric."
+            f"name another metric.{_words_on_case(missing[0], scores.columns)}"
         )
     blank = scores[KEYS].isna().any(axis=1).to_numpy()
     if blank.any():
@@ -144,6 +158,7 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
             f"scores: {len(lacking)} of {len(arms_of)} combinations of subject, fold and seed were "
             f"not tested in every arm: {_listed(lacking)}. Test all arms on the same subjects in "
             "the same runs; or take these subjects out of all arms, and report it."
+            f"{_words_on_zeros(table)}"
         )
     sizes = number_cells(scores, "reference_pixels")
     same_masks = "Score all arms against the same reference masks"
@@ -155,7 +170,12 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     cells = number_cells(scores, metric)
     if metric not in LESION_METRICS:
         return cells
-    return cells.mask((sizes == 0).any(axis=1), axis=0)
+    cells = cells.mask((sizes == 0).any(axis=1), axis=0)
+    if metric in _ALWAYS_DEFINED:
+        # Where Dice is known, it is only the spacing that a surface Dice lacks.
+        is_known = number_cells(scores, "dice").notna() & (metric == "surface_dice")
+        _require_failures_scored(cells, cells.isna() & ~is_known, metric)
+    return cells
 
 
 def number_cells(scores: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -188,6 +208,21 @@ def _require_agreement(cells: pd.DataFrame, column: str, remedy: str) -> None:
         )
 
 
+def _require_failures_scored(cells: pd.DataFrame, lacks_score: pd.DataFrame, metric: str) -> None:
+    """Refuse a subject of whom one arm has marked the lesion, and another arm has no score."""
+    wrong = (cells > 0).any(axis=1) & lacks_score.any(axis=1)
+    if wrong.any():
+        place = int(wrong.to_numpy().argmax())
+        subject, found = cells.index.tolist()[place][0], cells.iloc[place]
+        raise ComparisonError(
+            f"scores: {metric} of subject {subject} is {found.max():g} in arm {found.idxmax()} and "
+            f"undefined in arm {lacks_score.iloc[place].idxmax()}, expected a number, since there "
+            f"is a lesion; so it is in {wrong.sum()} of {len(cells)} combinations of subject, fold "
+            "and seed. Give 0 if nothing was marked, or take the subject out of all arms, and "
+            "report it."
+        )
+
+
 def _require_sound_values(scores: pd.DataFrame, metric: str) -> None:
     """Refuse scores that are no numbers or cannot be values of the metric."""
     column = scores[metric]
@@ -197,8 +232,9 @@ def _require_sound_values(scores: pd.DataFrame, metric: str) -> None:
         wrong = column[numbers.isna() & column.notna()]
         found = repr(wrong.iloc[0]) if len(wrong) else f"values of type {column.dtype}"
         raise ComparisonError(
-            f"scores: {metric} must hold numbers, found {found}. Correct it, take the column out, "
-            "or name another metric."
+            f"scores: {metric} must hold numbers, with a point as decimal mark, found {found}. "
+            f"Correct it (undefined: empty or {', '.join(filter(None, UNDEFINED))}), take the "
+            "column out, or name another metric."
         )
     low, high = metric_range(metric)
     outside = scores[(column < low) | (column > high) | (column == -np.inf)]
@@ -228,6 +264,28 @@ def metric_range(metric: str) -> tuple[float, float]:
     if metric in FRACTIONS:
         return 0.0, 1.0
     return (0.0 if metric in (*ERRORS, *AMOUNTS) else -np.inf), np.inf
+
+
+def _words_on_case(column: str, found: Iterable[str]) -> str:
+    """The hint that a column is there but for its case, else nothing."""
+    alike = [name for name in found if name != column and name.strip().lower() == column]
+    return f' Rename "{alike[0]}" to "{column}".' if alike else ""
+
+
+def _words_on_zeros(table: pd.DataFrame) -> str:
+    """The hint that subjects would agree without leading zeros, else nothing.
+
+    Args:
+        table: The keys, as text.
+    """
+    bare = table.assign(subject=table["subject"].str.lstrip("0"))
+    arms = bare.groupby(KEYS[1:])["arm"].nunique()
+    if bare.duplicated(KEYS).any() or (arms < bare["arm"].nunique()).any():
+        return ""
+    return (
+        " Without the zeros that they begin with, subjects agree: a spreadsheet may have taken "
+        "001 for 1. Write them alike."
+    )
 
 
 def _listed(rows: list[list[str]]) -> str:

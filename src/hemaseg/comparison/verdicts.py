@@ -3,7 +3,8 @@
 The rule, for arms A and B and level alpha (0.05):
 
 1. *Different* if the Holm-adjusted p of the sign-flip test is below alpha.
-2. *Equivalent* if a margin was stated and the Holm-adjusted p of the TOST is below alpha.
+2. *Equivalent* if a margin was stated, the Holm-adjusted p of the TOST is below alpha, and there
+   are subjects enough that sign flips could have shown a difference.
 3. Different only: the arm with the better mean is better. Equivalent only: equivalent. Both:
    better, but by less than the margin. Neither: undecided.
 
@@ -16,10 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-import numpy as np
-import pandas as pd
-
-from hemaseg.comparison.omissions import REASONS
 from hemaseg.comparison.wording import (
     enumeration,
     format_number,
@@ -28,14 +25,16 @@ from hemaseg.comparison.wording import (
     metric_unit,
     num_decimals,
 )
-from hemaseg.statistics.closed_forms import without_noise
 from hemaseg.statistics.sample_size import (
     MAX_SUBJECTS,
+    min_subjects_for_sign_flips,
     num_subjects_for_difference,
     num_subjects_for_equivalence,
 )
 
-_NUM_SIMULATED = 20  # smallest number of subjects in the simulation of docs/statistics.md
+NUM_SIMULATED = 20
+"""Smallest number of subjects in the simulation of ``docs/statistics.md``."""
+
 _VERDICTS = ("a_better", "b_better", "different_within_margin", "equivalent", "undecided")
 _NUM_TOLD = 3  # pairs, or statements about more pairs, that a headline can hold
 
@@ -50,6 +49,16 @@ class Rule:
     alpha: float
     num_pairs: int
     by_ranks: bool
+
+    @property
+    def alpha_of_pair(self) -> float:
+        """Level of a pair at the hardest step of Holm's correction."""
+        return self.alpha / self.num_pairs
+
+    @property
+    def min_subjects(self) -> int:
+        """Fewest subjects of a pair with which sign flips can show a difference."""
+        return min_subjects_for_sign_flips(self.alpha_of_pair)
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,9 @@ def with_verdict(pair: Pair, rule: Rule, warning: str = "") -> Pair:
     """
     p = pair.wilcoxon_p_holm if rule.by_ranks else pair.p_holm
     different = p < rule.alpha
-    equivalent = not rule.by_ranks and pair.tost_p_holm < rule.alpha
+    # A rule that could not have called the arms different must not call them equivalent.
+    can_tell = not rule.by_ranks and pair.num_subjects >= rule.min_subjects
+    equivalent = can_tell and pair.tost_p_holm < rule.alpha
     if different and equivalent:
         verdict = "different_within_margin"
     elif different:
@@ -166,94 +177,26 @@ def headline(pairs: Sequence[Pair], rule: Rule) -> str:
         if named := differences or equivalent:
             first = "" if len(named) <= _NUM_TOLD else "Among them: "
             told += f" {first}{'; '.join(named[:_NUM_TOLD])}."
-        return told
+        return told + _words_on_few(pairs)
     undecided = _all_together(of["undecided"], rule, "the comparison of {arms} is undecided")
     told = f"By {measure}, {'; '.join([*differences, *equivalent, *undecided])}"
-    if differences or equivalent:
-        return f"{told}."
-    also = "" if rule.margin is None or rule.by_ranks else " and no equivalence"
-    return f"{told}: no difference{also} was shown."
+    if not (differences or equivalent):
+        also = "" if rule.margin is None or rule.by_ranks else " and no equivalence"
+        told += f": no difference{also} was shown"
+    return f"{told}.{_words_on_few(pairs)}"
 
 
-def notes(
-    cells: pd.DataFrame,
-    subjects: pd.DataFrame,
-    reasons: pd.DataFrame,
-    pairs: Sequence[Pair],
-    rule: Rule,
-) -> tuple[str, ...]:
-    """What a reader of the verdict has to know, a sentence or two each.
+def rounded(value: float, rule: Rule) -> str:
+    """A score or difference with the digits of the metric."""
+    return format_number(value, num_decimals(rule.metric))
 
-    Args:
-        cells: Scores, (subject, fold, seed) x arm.
-        subjects: Means over the runs, subject x arm.
-        reasons: Why subjects are undefined, of `hemaseg.comparison.omissions.why_undefined`.
-        pairs: The pairs that were tested.
-        rule: Of the verdict.
-    """
-    num_folds, num_seeds = (cells.index.unique(level).size for level in ("fold", "seed"))
-    num_runs = cells.groupby(level=["fold", "seed"]).ngroups
-    found = [
-        f"Runs per arm: {num_runs} (folds: {num_folds}, seeds: {num_seeds}). "
-        "Intervals and tests hold for new subjects like these, scored by these trained networks; "
-        "how much another training would differ is not part of them, but shown by the SD between "
-        "runs (run_sd)."
-    ]
-    if num_runs == 1:
-        found.append(
-            "With one run per arm, what another training would give is unknown: this compares two "
-            "sets of weights rather than two networks."
-        )
-    if num_folds > 1:
-        found.append(
-            "The subjects of a fold share their networks, so that a lucky or unlucky training "
-            f"touches all of them: there are {num_runs} trainings per arm, however many "
-            "subjects."
-        )
-    runs_per_subject = cells.groupby(level="subject").size()
-    if runs_per_subject.min() < runs_per_subject.max():
-        found.append(
-            f"Subjects were tested in {runs_per_subject.min()} to {runs_per_subject.max()} runs; "
-            "each subject counts once, as the mean over its runs."
-        )
-    label = metric_label(rule.metric)
-    for _, rows in reasons.groupby(list(REASONS)):
-        arms, counts = list(rows.index), rows.iloc[0].tolist()
-        where = "every arm" if len(arms) == len(subjects.columns) else enumeration(arms)
-        told = [
-            f"{num} {words}" for num, words in zip(counts, REASONS.values(), strict=True) if num
-        ]
-        if told:
-            found.append(
-                f"{label} is undefined for {sum(counts)} of {len(subjects)} subjects in {where}, "
-                f"and left out: {enumeration(told)}."
-            )
-    for arm, num_infinite in np.isinf(subjects).sum().items():
-        if num_infinite:
-            found.append(
-                f"{arm}: {label} is infinite for {num_infinite} of {len(subjects)} subjects "
-                "(a missed lesion); means are undefined and the verdict rests on ranks."
-            )
-    if rule.margin is None:
-        found.append("No margin was stated, so that nothing can be called equivalent.")
-    if len(subjects.dropna()) < _NUM_SIMULATED:
-        found.append(
-            f"Subjects with a score in every arm: {len(subjects.dropna())}; the error rates of the "
-            f"tests and intervals were checked from {_NUM_SIMULATED} on. In fewer, one missed "
-            "lesion makes the interval of an arm's mean so wide that it tells little."
-        )
-    if num_runs > 1 and not rule.by_ranks:
-        for pair in pairs:
-            both = subjects[[pair.arm_a, pair.arm_b]].dropna().index
-            rows = cells[cells.index.isin(both, level="subject")]
-            by_run = (rows[pair.arm_a] - rows[pair.arm_b]).groupby(level=["fold", "seed"])
-            gain = without_noise(by_run.mean())
-            found.append(
-                f"{pair.arm_a} minus {pair.arm_b}: mean difference of a run "
-                f"{_rounded(gain.min(), rule)} to {_rounded(gain.max(), rule)}, above 0 in "
-                f"{(gain > 0).sum()} of {len(gain)}."
-            )
-    return tuple(found)
+
+def _words_on_few(pairs: Sequence[Pair]) -> str:
+    """The sentence of a headline that rests on few subjects, else nothing."""
+    fewest = min(pair.num_subjects for pair in pairs)
+    if fewest >= NUM_SIMULATED:
+        return ""
+    return f" Subjects: {fewest}; how often such verdicts err was checked from {NUM_SIMULATED} on."
 
 
 def _counted(pairs: Sequence[Pair], rule: Rule) -> str:
@@ -313,15 +256,10 @@ def _margin(rule: Rule) -> str:
     return "" if rule.margin is None else f"{rule.margin:g} {metric_unit(rule.metric)}".strip()
 
 
-def _rounded(value: float, rule: Rule) -> str:
-    """A score or difference with the digits of the metric."""
-    return format_number(value, num_decimals(rule.metric))
-
-
 def _mean_numbers(pair: Pair, rule: Rule) -> str:
     """Difference, interval, n and p; or why there is none."""
     label = metric_label(pair.metric)
-    difference = _rounded(pair.mean_difference, rule)
+    difference = rounded(pair.mean_difference, rule)
     if pair.num_subjects < 2:
         return f"subjects with a defined {label} in both arms: {pair.num_subjects}"
     if math.isnan(pair.t):
@@ -330,8 +268,8 @@ def _mean_numbers(pair: Pair, rule: Rule) -> str:
             "spread nothing can be tested"
         )
     interval = (
-        f"{100 * (1 - rule.alpha):g} % sign-flip interval {_rounded(pair.ci_low, rule)} to "
-        f"{_rounded(pair.ci_high, rule)}; "
+        f"{100 * (1 - rule.alpha):g} % sign-flip interval {rounded(pair.ci_low, rule)} to "
+        f"{rounded(pair.ci_high, rule)}; "
         if pair.ci_low <= pair.ci_high
         else ""
     )
@@ -362,11 +300,17 @@ def _subjects_to_decide(pair: Pair, rule: Rule) -> tuple[float, str]:
     """How many subjects would decide, and the sentence that states the assumptions.
 
     Each test is sized at alpha divided by the number of pairs, the hardest step of Holm's rule.
+    Both numbers are of t tests, and never below what the sign flips need.
     """
-    alpha = rule.alpha / rule.num_pairs
-    sd, difference = pair.sd_difference, pair.mean_difference
-    num_different = num_subjects_for_difference(sd=sd, difference=difference, alpha=alpha)
+    alpha, sd, difference = rule.alpha_of_pair, pair.sd_difference, pair.mean_difference
+    num_different = max(
+        num_subjects_for_difference(sd=sd, difference=difference, alpha=alpha), rule.min_subjects
+    )
     assumption = "If the observed difference and SD are the true ones,"
+    if pair.num_subjects < rule.min_subjects:
+        assumption = (
+            f"With fewer than {rule.min_subjects} subjects no verdict can be reached. {assumption}"
+        )
     if rule.margin is None:
         advice = (
             f"{assumption} {_about(num_different)} would show a difference with 80 % power. "
@@ -374,7 +318,10 @@ def _subjects_to_decide(pair: Pair, rule: Rule) -> tuple[float, str]:
         )
         return _finite(num_different), advice
     num_equivalent, num_equal = (
-        num_subjects_for_equivalence(sd=sd, difference=true, margin=rule.margin, alpha=alpha)
+        max(
+            num_subjects_for_equivalence(sd=sd, difference=true, margin=rule.margin, alpha=alpha),
+            rule.min_subjects,
+        )
         for true in (difference, 0.0)
     )
     num, aim = min((num_different, "a difference"), (num_equivalent, "equivalence"))

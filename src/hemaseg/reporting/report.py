@@ -2,7 +2,8 @@
 
 Everything on the page is read from the CSV, JSON and TOML files of the study folder. Intervals,
 tests and verdicts are those of `hemaseg.comparison`; added here are only counts (subjects, runs,
-missed lesions, false alarms) and means of costs over the runs of an arm.
+missed subjects, falsely marked slices), quartiles of the reference volumes, and means of costs,
+thresholds and calibration over the runs of an arm.
 """
 
 import re
@@ -118,6 +119,8 @@ def write_report(study_folder: Path) -> Path:
                 examples=examples,
                 figures=svgs,
                 counts=_count(study, tables["differences"], len(tables["pairs"])),
+                reference_volumes=_reference_volumes(study.scores),
+                tolerance_mm=_tolerances(study.scores),
                 size_column=figures.size_column(study.scores),
             )
         )
@@ -139,6 +142,8 @@ def _cost_table(costs: pd.DataFrame) -> pd.DataFrame:
     )
     by_arm = rows.groupby("arm", sort=False)
     table = by_arm.mean(numeric_only=True)
+    # The mean of the rates is not the rate of the mean time, and a page gives one of both.
+    table["inference_slices_per_s"] = 1000 / table["inference_ms_per_slice"]
     table["num_runs"] = by_arm.size()
     table["num_beside"] = by_arm["num_beside"].sum()
     for column in ("num_epochs", "best_epoch"):
@@ -178,10 +183,26 @@ def _count(study: StudyFolder, differences: pd.DataFrame, num_pairs: int) -> _Co
     )
 
 
+def _reference_volumes(scores: pd.DataFrame) -> list[float] | None:
+    """Minimum, quartiles and maximum in mL over subjects with a lesion; None if one is unknown."""
+    own = scores[scores["reference_pixels"] > 0]
+    volumes = own.groupby("subject")["reference_ml"].mean()
+    if volumes.empty or own["reference_ml"].isna().any():
+        return None
+    return [float(volumes.quantile(part)) for part in (0, 0.25, 0.5, 0.75, 1)]
+
+
+def _tolerances(scores: pd.DataFrame) -> list[str]:
+    """Of the surface Dice, in mm; none in tables of earlier versions or other tools."""
+    if "surface_tolerance_mm" not in scores:
+        return []
+    return [f"{float(text):g}" for text in scores["surface_tolerance_mm"].unique() if text]
+
+
 def _key_table(
     study: StudyFolder, summary: pd.DataFrame, costs: pd.DataFrame | None
 ) -> pd.DataFrame:
-    """`summary` with counts of missed lesions and false alarms over all runs, and with costs."""
+    """`summary` with costs, and with counts of missed subjects and falsely marked slices."""
     scores = study.scores
     with_lesion = (scores["reference_pixels"] > 0) & scores["dice"].notna()
     counts = pd.DataFrame(

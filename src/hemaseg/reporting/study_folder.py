@@ -86,6 +86,9 @@ class CohortRecord(BaseModel):
     name: str
     num_subjects: int
     num_images: int
+    num_marked_subjects: int | None = None
+    """With a reference mask, of one image at least; None in studies of earlier versions."""
+    num_marked_images: int | None = None
     num_images_with_lesion: int
     sites: dict[str, int]
     modality: str
@@ -98,6 +101,26 @@ class Provenance(BaseModel, extra="allow"):
 
     cohort: CohortRecord | None = None
     warnings: tuple[str, ...] = ()
+
+
+class ModelRecord(BaseModel):
+    """What the report shows of a run's `model.json`."""
+
+    threshold: float
+    temperature: float = 1.0
+
+
+class CalibrationRecord(BaseModel):
+    """Expected calibration error of all validation pixels, before and after."""
+
+    ece: float
+    calibrated_ece: float
+
+
+class RunRecord(BaseModel):
+    """What the report shows of a run's `run.json`."""
+
+    calibration: CalibrationRecord | None = None
 
 
 class AnovaRecord(BaseModel):
@@ -164,6 +187,8 @@ class StudyFolder:
     detection: pd.DataFrame | None
     sites: pd.DataFrame | None
     table1: pd.DataFrame | None
+    probabilities: pd.DataFrame | None
+    """Of each run: arm, folder, threshold, temperature, ece, calibrated_ece; NaN is undefined."""
 
     @property
     def name(self) -> str:
@@ -209,6 +234,7 @@ def read_study_folder(folder: Path) -> StudyFolder:
         detection=_if_there(read_table, folder / "detection.csv"),
         sites=_if_there(read_table, folder / "sites.csv"),
         table1=_if_there(read_table, folder / "table1.csv"),
+        probabilities=_read_probabilities(folder, scores),
     )
     _check_agreement(study)
     return study
@@ -226,6 +252,20 @@ def _read_settings(folder: Path, scores: pd.DataFrame) -> tuple[tuple[str, str],
         f"{run_path(*run)}/config.toml" for run in first_runs[[*RUN]].to_numpy()
     ]
     return tuple((path, _read_text(folder / path)) for path in paths if (folder / path).exists())
+
+
+def _read_probabilities(folder: Path, scores: pd.DataFrame) -> pd.DataFrame | None:
+    """How each run makes masks of probabilities, as far as its records are there."""
+    rows = []
+    for run in scores[[*RUN]].drop_duplicates().to_numpy():
+        path = run_path(*run)
+        model = _if_there(_read_json, folder / path / "model.json", ModelRecord)
+        record = _if_there(_read_json, folder / path / "run.json", RunRecord)
+        if model is not None and record is not None:
+            error = {} if record.calibration is None else record.calibration.model_dump()
+            rows.append({"arm": run[0], "folder": path, **model.model_dump(), **error})
+    columns = ["arm", "folder", "threshold", "temperature", "ece", "calibrated_ece"]
+    return pd.DataFrame(rows).reindex(columns=columns) if rows else None
 
 
 def _is_as_planned(path: Path, comparison: ComparisonRecord, pairs: pd.DataFrame) -> bool:

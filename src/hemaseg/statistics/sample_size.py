@@ -81,6 +81,18 @@ def num_subjects_for_equivalence(
     return _smallest_number(power_of, power)
 
 
+def min_subjects_for_sign_flips(alpha: float = 0.05) -> int:
+    """Smallest number of subjects with which the sign-flip test can reject.
+
+    Its smallest two-sided p is that of the observed signs and their opposite, 2 / 2^n.
+
+    Example:
+        >>> min_subjects_for_sign_flips(0.05), min_subjects_for_sign_flips(2 / 2**6)
+        (6, 7)
+    """
+    return math.floor(1 - math.log2(alpha)) + 1
+
+
 def _require_sizes(alpha: float, power: float, **positive: float) -> None:
     """Refuse what is not a level, a power, or a positive finite number."""
     if not 0 < alpha < power < 1:

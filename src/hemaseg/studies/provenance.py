@@ -38,6 +38,7 @@ def write_provenance(
         "processor": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
     }
     if cohort is not None:
+        marked = cohort.marked()
         sites: dict[str, int] = {}
         for subject in cohort.subjects:
             site = cohort.of_subject(subject)[0].site or "unknown"
@@ -46,6 +47,8 @@ def write_provenance(
             "name": config.name if config else "",
             "num_subjects": len(cohort.subjects),
             "num_images": len(cohort.images),
+            "num_marked_subjects": len(marked.subjects),
+            "num_marked_images": len(marked.images),
             "num_images_with_lesion": sum(image.has_lesion for image in cohort.images),
             "sites": sites,
             "modality": ", ".join(sorted({image.modality or "unknown" for image in cohort.images})),

@@ -134,7 +134,7 @@ def _require_comparable(config: StudyConfig, cohort: Cohort, path: Path) -> None
     """Refuse a comparison that no training can make possible."""
     metric, marked = config.comparison.metric, cohort.marked().images
     num_unknown = sum(image.spacing_mm is None for image in marked)
-    if num_unknown and metric in ("surface_dice", "hd95_mm", "assd_mm"):
+    if num_unknown and metric not in ("dice", "iou"):
         raise ConfigError(
             f"{path}: comparison.metric {metric} is undefined without spacing, which {num_unknown} "
             f"of {len(marked)} images lack. Give their spacing when indexing, or choose dice."
@@ -186,7 +186,7 @@ def compare_tables(
             errors.
 
     Raises:
-        ConfigError: The margin is not above 0.
+        ConfigError: The margin is not above 0, or not below 1 for a metric between 0 and 1.
         ComparisonError: A table is wrong, the tables do not match, the folder holds runs or one of
             the tables, or the direction of the metric is unknown, wrong, or there is none.
     """
@@ -202,7 +202,9 @@ def compare_tables(
             "them together. Choose another output folder."
         )
     if margin is not None:
-        parse_config({"margin": margin}, ComparisonConfig, source="--margin")
+        # Of the same range as the metric, which a study may not know.
+        alike = "dice" if metric in FRACTIONS else "hd95_mm"
+        parse_config({"metric": alike, "margin": margin}, ComparisonConfig, source="--margin")
     scores = read_score_tables(tables)
     direction = is_higher_better(metric, higher_is_better)
     comparison = compare(scores, metric=metric, margin=margin, higher_is_better=direction)
