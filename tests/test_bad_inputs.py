@@ -38,6 +38,7 @@ ELSEWHERE = {
     "worker-lost": "test_cluster",
     # What no other kind foresaw, and the machine.
     "unreadable": "test_screening",
+    "name-not-utf8": "test_sources",
     "unforeseen": "test_checking",
     "no-memory": "test_checking",
     # A scan and the recipe of a network.

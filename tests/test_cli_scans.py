@@ -212,6 +212,8 @@ def test_a_failing_case_among_good_ones(hemaseg: Verb, folder: Path) -> None:
     header, line = ended.err.splitlines()
     assert header.split() == ["failed", "kind", "problem"]
     assert line.startswith("a       gzip-damaged  scans/a.nii.gz: ")
+    ended = hemaseg("predict", "scans", "--model", "run", "-o", "out")
+    assert ended.out.endswith("Noted, see docs/screening.md: modality-guessed (1).\n")
     assert set(files(folder / "out")) == {
         "predictions.csv",
         *(f"b/b{kind}" for kind in ("_mask.nii.gz", "_overview.png", ".json")),

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from bad_inputs import head_bytes, write
 from dicom_files import phantom_series
 from hemaseg.errors import ConfigError, ScanError
 from hemaseg.files import file_sha256
@@ -121,6 +123,16 @@ def test_what_is_wrong_does_not_stop_the_others(tmp_path: Path) -> None:
     assert [source.name for source in found.failed] == ["none", "none-2", "empty", "void", "bad"]
     with pytest.raises(ScanError, match=r"void\.nii: 0 bytes"):
         read_source(found.failed[3], CT)
+
+
+def test_a_name_that_no_record_can_hold_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.nii", head_bytes())
+    write(tmp_path / os.fsdecode(b"M\xfcller.nii"), head_bytes())
+    found = find(tmp_path)
+    assert names(found) == ["a"]
+    (failure,) = found.failures
+    assert failure.kind == "name-not-utf8"
+    assert str(failure) == f"{tmp_path}/M?ller.nii: not UTF-8. Rename this file or folder."
 
 
 def test_a_scan_named_twice_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,7 +206,9 @@ def predict(
             f"{output}: {ended.num_done} of {len(ended.rows)} cases done ({ended.num_before} of "
             f"them before), {len(ended.failures)} failed. Research use only; not a medical device."
         )
-        kinds = Counter(kind for row in ended.rows for kind in _cell(row["findings"]).split(";"))
+        kinds = Counter(
+            kind for row in ended.rows for kind in str(row["findings"] or "").split(";")
+        )
         if found_kinds := [f"{kind} ({num})" for kind, num in sorted(kinds.items()) if kind]:
             typer.echo(f"Noted, see docs/screening.md: {', '.join(found_kinds)}.")
     if ended.failures:

@@ -164,7 +164,7 @@ def find_sources(
             here = [_failed(wish.path, error)]
         found += [
             _Found(
-                replace(item.source, modality=wish.modality),
+                replace(_with_readable_names(item.source), modality=wish.modality),
                 (wish.name, *item.parts) if wish.name else item.parts,
                 is_listed=bool(wish.name),
             )
@@ -307,6 +307,17 @@ def _at(
     yield from sorted(
         found, key=lambda item: natural(str([*item.source.files, item.source.path][0]))
     )
+
+
+def _with_readable_names(source: Source) -> Source:
+    """The source, or its problem where a name is not UTF-8: no record or table could hold it."""
+    try:
+        "".join(map(str, (source.path, *source.files))).encode()
+    except UnicodeEncodeError:
+        shown = str(source.path).encode("utf-8", "replace").decode()
+        error = Screen(shown).error("name-not-utf8", "not UTF-8. Rename this file or folder.")
+        return replace(source, shown=shown, problem=error)
+    return source
 
 
 def _file(path: Path) -> _Found:

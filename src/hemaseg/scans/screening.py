@@ -37,6 +37,7 @@ _REFUSED = {
     # Any file
     "missing": "no such file or folder",
     "no-permission": "the file or folder may not be read",
+    "name-not-utf8": "the name of a file or folder in another encoding than UTF-8",
     "empty-file": "a file of 0 bytes",
     "empty-folder": "a folder without any scan",
     "not-an-image": "a file of a kind that is not read",
