@@ -23,11 +23,11 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-# The lowest versions that pyproject.toml allows, in an environment of their own.
+# The lowest versions that pyproject.toml allows, in an environment of their own; they warn of each other.
 test-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
-	$(VENV)-lowest/bin/python -m pytest --numprocesses auto --dist loadfile -m "not slow"
+	$(VENV)-lowest/bin/python -m pytest -o filterwarnings= --numprocesses auto --dist loadfile -m "not slow"
 
 # Other people's networks and software are for their rows of the table alone.
 bench: $(READY)
