@@ -245,6 +245,9 @@ def test_a_file_that_changed_is_refused_as_when_decoding(tmp_path: Path) -> None
     os.utime(one.image, ns=(0, 0))
     assert num_decoded(cohort, RECIPE, tmp_path / "cache") == 2
     assert num_decoded(cohort, RECIPE, tmp_path / "cache") == 0
+    assert one.mask is not None
+    os.utime(one.mask, ns=(0, 0))
+    assert num_decoded(cohort, RECIPE, tmp_path / "cache") == 2
     shutil.copy(two.image, one.image)
     with pytest.raises(CohortError, match="The file has changed since it was indexed"):
         cached_slices(cohort, RECIPE, tmp_path / "cache")

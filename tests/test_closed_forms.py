@@ -202,6 +202,9 @@ def test_signed_rank_takes_infinite_differences_as_the_largest() -> None:
 
 def test_signed_rank_drops_zeros_and_sees_ties_without_noise() -> None:
     assert signed_rank([0.0, 1.0, 2.0, 3.0]).num_nonzero == 3
+    # As R: normal once a zero was dropped, with variance n (n + 1) (2 n + 1) / 24 of n = 5.
+    p = 2 * stats.norm.sf((10 - 7.5 - 0.5) / math.sqrt(13.75))
+    assert signed_rank([0.0, 1.0, 2.0, 3.0, 4.0, -5.0]).p == close(p)
     assert 0.8 - 0.7 != 0.7 - 0.6
     assert signed_rank(without_noise([0.8 - 0.7, 0.6 - 0.7])).rank_biserial == 0.0
     assert without_noise([math.inf, -1e-17, 0.25]).tolist() == [math.inf, 0.0, 0.25]

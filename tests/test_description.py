@@ -57,6 +57,13 @@ def test_summary_by_hand() -> None:
     assert row["run_sd"] == pytest.approx((1.4 / 3 - 0.4) / math.sqrt(2))
 
 
+def test_without_the_mean_of_a_run_there_is_no_spread_of_runs() -> None:
+    subjects = pd.DataFrame({"b": [0.5, 0.6, 0.7]}, index=["s0", "s1", "s2"])
+    runs = pd.DataFrame({"b": [0.55, 0.65, NAN]})
+    rows = summary(subjects, runs, metric="dice", alpha=0.05, seed=0, num_bootstrap=99)
+    assert rows["run_sd"].isna().all()
+
+
 def test_interval_of_the_mean_is_the_bootstrap_over_subjects() -> None:
     values = np.random.default_rng(3).beta(16, 4, 25)
     subjects = pd.DataFrame({"a": values}, index=[f"s{number:02d}" for number in range(25)])

@@ -88,3 +88,10 @@ def test_a_subject_that_is_undefined_in_a_run_is_left_out() -> None:
     found = detection(scores).iloc[0]
     assert (found["num_missed"], found["num_with_lesion"]) == (1, 2)
     assert found["false_lesions_per_subject"] == pytest.approx((0 + 2 + 1 + 0) / 4)
+
+
+def test_a_subject_whose_marks_are_unknown_in_a_run_is_left_out() -> None:
+    scores = table()
+    scores.loc[5, "prediction_pixels"] = NAN
+    found = detection(scores).iloc[0]
+    assert (found["num_marked"], found["num_without_lesion"]) == (0, 1)

@@ -1,5 +1,6 @@
 import pandas as pd
 
+from hemaseg.comparison.description import subject_means
 from hemaseg.comparison.omissions import why_undefined, words_on_misses
 from hemaseg.comparison.score_tables import score_cells
 
@@ -37,3 +38,12 @@ def test_what_the_tables_do_not_tell_is_called_unknown() -> None:
     found = reasons("hd95_mm", [("scored", 3.0, 9, 9), ("no spacing", NAN, 9, 8)])
     assert found.to_dict("index")["a"] == {"without_lesion": 0, "missed": 0, "unknown": 1}
     assert words_on_misses(found, "hd95_mm") == ""
+
+
+def test_missed_in_one_run_is_missed() -> None:
+    names = ["arm", "seed", "precision", "prediction_pixels"]
+    rows = [(arm, *run) for arm in "ab" for run in ((0, NAN, 0), (1, 0.5, 9))]
+    scores = pd.DataFrame(rows, columns=names).assign(subject="s", fold=0, reference_pixels=9)
+    cells = score_cells(scores, "precision")
+    found = why_undefined(scores, cells, subject_means(cells), "precision")
+    assert found.to_dict("index")["a"] == {"without_lesion": 0, "missed": 1, "unknown": 0}

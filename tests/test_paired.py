@@ -23,7 +23,7 @@ from hemaseg.comparison.sites import describe_sites
 from hemaseg.comparison.volumes import subject_volumes, volume_agreement
 from hemaseg.errors import ComparisonError
 from hemaseg.statistics.closed_forms import holm, paired_t, signed_rank, t_interval, tost
-from hemaseg.statistics.resampling import sign_flip
+from hemaseg.statistics.resampling import cluster_bootstrap_interval, sign_flip
 
 ARMS = {"unet": 0.0, "dr_unet": 0.0, "dense_unet": -0.05}
 SUMMARY = [
@@ -113,6 +113,20 @@ def test_every_number_of_a_pair_comes_from_the_subject_means() -> None:
     for name in ("p", "wilcoxon_p", "tost_p"):
         assert result.pairs[f"{name}_holm"].tolist() == holm(result.pairs[name]).tolist()
     assert result.friedman.p == pytest.approx(stats.friedmanchisquare(*means.to_numpy().T).pvalue)
+
+
+def test_intervals_have_the_confidence_of_the_tests() -> None:
+    scores = study()
+    found = compare(scores, margin=0.02, alpha=0.1, num_bootstrap=99)
+    own = found.differences.query("arm_a == 'unet' and arm_b == 'dr_unet'")["difference"]
+    pair, limits = found.pairs.iloc[0], t_interval(own, confidence=0.9)
+    flips = sign_flip(own, confidence=0.9, num_bootstrap=99).interval
+    assert (pair["ci_low"], pair["ci_high"]) == (flips.low, flips.high)
+    assert (pair["t_ci_low"], pair["t_ci_high"]) == (limits.low, limits.high)
+    means = subject_means(scores)["unet"]
+    whole = cluster_bootstrap_interval(means, list(means.index), confidence=0.9, num_bootstrap=99)
+    row = found.summary.iloc[0]
+    assert [row["ci_low"], row["ci_high"]] == pytest.approx([whole.low, whole.high])
 
 
 def test_paired_t_is_the_repeated_measures_analysis_of_variance() -> None:

@@ -606,6 +606,16 @@ def test_missed_lesions_and_infinite_distances_are_counted(copy: Path) -> None:
     assert "not drawn there" not in page.words
 
 
+def test_false_alarms_are_no_missed_lesions(copy: Path) -> None:
+    def mark_wrongly(table: pd.DataFrame) -> pd.DataFrame:
+        is_healthy = (table["arm"] == "U-Net") & (table["subject"] == "P01")
+        table.loc[is_healthy, ["dice", "reference_pixels"]] = "0"
+        return table
+
+    change_table(copy / "scores.csv", mark_wrongly)
+    assert re.search(r" U-Net n = 6 [0-9. \N{PLUS-MINUS SIGN}to()]+ 0 of 10 ", words_of(copy))
+
+
 def test_subjects_that_are_not_drawn_are_counted(copy: Path) -> None:
     def leave_out(table: pd.DataFrame) -> pd.DataFrame:
         table.loc[table["subject"] == "P03", ["score_a", "difference"]] = "inf"

@@ -102,6 +102,15 @@ def test_trainings_are_told_to_trackers(original: Path, folder: Path, num_jobs: 
         assert losses == pytest.approx(pd.read_csv(run.folder / "training.csv").training_loss)
 
 
+def test_the_comparison_is_made_as_the_study_says(folder: Path) -> None:
+    settings = {"metric": "assd_mm", "margin": 3.0, "alpha": 0.1, "num_bootstrap": 99}
+    plan = ONE_FOLD | {"comparison": settings | {"pairs": [["two", "one"]]}}
+    found = run_study(open_study(write_study(folder, plan), folder / "new"))
+    assert not found.higher_is_better
+    assert found.pairs[["arm_a", "arm_b"]].to_numpy().tolist() == [["two", "one"]]
+    assert {name: getattr(found, name) for name in settings} == settings
+
+
 @pytest.mark.slow
 def test_tasks_of_an_array_start_together_in_a_new_folder(original: Path, folder: Path) -> None:
     tasks = [

@@ -362,6 +362,15 @@ def test_without_spacing_what_needs_mm_is_undefined(tmp_path: Path) -> None:
     check(only_row(scores.subjects), dice=4 / 9, hd95_mm=math.nan, reference_ml=math.nan)
 
 
+def test_one_scan_without_spacing_leaves_the_subject_without_mm(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_nifti(tmp_path / folder / "s" / "day1.nii", np.ones((3, 3, 3)), np.eye(4))
+        write_png(tmp_path / folder / "s" / "day2_1.png", SQUARE)
+    row = only_row(evaluate(tmp_path / "a", tmp_path / "b").subjects)
+    in_mm = ("hd95_mm", "assd_mm", "surface_dice", "reference_ml", "prediction_ml")
+    check(row, dice=1.0, **dict.fromkeys(in_mm, math.nan))
+
+
 def test_a_single_slice_is_scored_in_two_dimensions(tmp_path: Path) -> None:
     case = replace(make_cohort(tmp_path).images[0], spacing_mm=(5.0, 1.0, 1.0), lesion_ml=0.02)
     write_png(tmp_path / "run" / "p" / "p_1.png", ("####",) * 3)
@@ -443,6 +452,13 @@ def test_refuses_a_mask_that_has_changed_since_it_was_indexed(tmp_path: Path) ->
     write_png(tmp_path / "masks" / "p_1.png", CORNER)
     with pytest.raises(EvaluationError, match=r"p_1\.png: 1 lesion pixels, expected 4"):
         evaluate_cohort(predictions, cohort)
+
+
+def test_refuses_a_mask_that_was_empty_when_indexed(tmp_path: Path) -> None:
+    _, negative, _ = make_cohort(tmp_path).images
+    negative = replace(negative, mask=write_png(tmp_path / "masks" / "p_2.png", CORNER))
+    with pytest.raises(EvaluationError, match=r"p_2\.png: 1 lesion pixels, expected 0"):
+        evaluate_cohort(make_predictions(tmp_path / "run"), Cohort((negative,)))
 
 
 def test_refuses_a_prediction_on_another_grid_than_a_declared_negative(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def test_numbers_of_sites_are_names(tmp_path: Path) -> None:
     assert describe_sites(scores, "dice")["site"].tolist() == ["1", "1", "12", "12"]
 
 
+def test_numbers_of_sites_stay_whole_beside_an_unknown_site() -> None:
+    found = describe_sites(table([1.0, 1.0, 12.0, 1.0, NAN]), "precision")
+    assert found["site"].unique().tolist() == ["1", "12", "unknown"]
+
+
 def test_a_subject_with_two_sites_is_refused() -> None:
     with pytest.raises(ComparisonError, match="subject s0 has sites Y and X, expected one"):
         describe_sites(table(["Y", "X", "Y", "X", "X"]), "precision")
