@@ -75,7 +75,7 @@ def test_without_volumes_all_is_undefined_and_counted(column: str) -> None:
 
 
 def test_a_volume_that_is_no_number_is_refused() -> None:
-    with pytest.raises(ComparisonError, match="reference_ml must hold numbers, .* found 'none'"):
+    with pytest.raises(ComparisonError, match=r"reference_ml must hold numbers, .* found 'none'"):
         subject_volumes(SCORES.assign(reference_ml="none"))
 
 

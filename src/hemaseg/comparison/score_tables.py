@@ -297,5 +297,8 @@ def _listed(rows: list[list[str]]) -> str:
 def _numbers(column: "pd.Series[str]") -> "pd.Series[float] | pd.Series[str]":
     """The column as numbers, or as it is where a field is neither number nor undefined."""
     defined = column[~column.isin(UNDEFINED)]
-    numbers = pd.to_numeric(defined, errors="coerce")
-    return column if numbers.isna().any() else numbers.reindex(column.index)
+    if pd.to_numeric(defined, errors="coerce").isna().any():
+        return column
+    # float() is exact; to_numeric of pandas before 3.0 is not, in the last digit.
+    numbers = pd.Series([float(text) for text in defined], defined.index, dtype=float)
+    return numbers.reindex(column.index)

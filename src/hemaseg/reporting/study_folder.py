@@ -1,6 +1,7 @@
 """The files of a study folder, read and checked against each other."""
 
 import csv
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -351,15 +352,15 @@ def read_table(path: Path, *more: str) -> pd.DataFrame:
         if column in _TEXT:
             continue
         is_empty = table[column] == ""
-        numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
-        wrong = numbers.isna() & ~is_empty
+        wrong = pd.to_numeric(table[column], errors="coerce").isna() & ~is_empty
         if wrong.any():
             place = int(wrong.argmax())
             raise ComparisonError(
                 f"{path}: row {place + 2}, {column}: found {table[column][place]!r}, expected a"
                 f" number or an empty field. {REMEDY}"
             )
-        table[column] = numbers
+        # float() is exact; to_numeric of pandas before 3.0 is not, in the last digit.
+        table[column] = [float(text) if text else math.nan for text in table[column]]
     if (repeated := table.duplicated(key)).any():
         place = int(repeated.argmax())
         values = ", ".join(f"{column} {table[column][place]}" for column in key)
