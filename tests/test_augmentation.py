@@ -83,6 +83,13 @@ def test_rotation_keeps_the_area_and_scaling_changes_it() -> None:
     assert float(areas.std()) > 0.05
 
 
+def test_a_flip_with_a_rotation_does_not_shear() -> None:
+    moves = AugmentationConfig(rotation_deg=45, flip_probability=0.9)
+    _, masks = augment(box(), box(), moves, generator())
+    areas = masks.sum(dim=(1, 2, 3)) / box().sum(dim=(1, 2, 3))
+    torch.testing.assert_close(areas, torch.ones(6), rtol=0.05, atol=0)
+
+
 def test_contrast_keeps_the_mean() -> None:
     image = 0.4 + 0.2 * torch.rand(4, 1, 32, 32)
     changed, _ = augment(image, image.round(), AugmentationConfig(contrast=0.3), generator())

@@ -589,6 +589,30 @@ def test_another_limit_is_another_task(run: Path, scans: Path, tmp_path: Path) -
     assert predict(run, tmp_path / "out", scans, min_lesion_ml=0.1).num_before == 2
 
 
+def test_another_precision_is_another_task(run: Path, scans: Path, tmp_path: Path) -> None:
+    predict(run, tmp_path / "out", scans)
+    ended = predict_scans(
+        *([run], find_sources((scans,), ReadOptions()), tmp_path / "out", ReadOptions(), Wanted()),
+        engine=EngineOptions("torch", "bf16", "cpu"),
+    )
+    assert [problem.kind for _, problem in ended.failures] == ["exists", "exists"]
+
+
+def test_a_pixel_at_the_threshold_belongs_to_the_mask(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def near(_: object, scaled: NDArray[np.float32], *__: object) -> NDArray[np.float32]:
+        found = np.full_like(scaled, np.nextafter(np.float32(0.25), np.float32(0)))
+        found[2, 10:14, 10:20] = 0.25
+        return found
+
+    see(monkeypatch, near)
+    quarter = save_run(tmp_path / "quarter", threshold=0.25)
+    predict(quarter, tmp_path / "out", scans / "a.nii.gz")
+    mask = read_mask(tmp_path / "out/a/a_mask.nii.gz").voxels
+    assert mask.sum() == mask[2, 10:14, 10:20].sum() == 40
+
+
 def test_in_pictures_no_lesion_is_small(run: Path, tmp_path: Path) -> None:
     pixels = np.interp(HEAD.voxels[8], (30, 100), (0, 255)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")

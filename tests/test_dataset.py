@@ -130,6 +130,11 @@ def test_share_of_negatives_at_equal_length() -> None:
     assert sum(index >= 12 for index in chosen) == 3
 
 
+def test_negatives_lie_anywhere_in_an_epoch() -> None:
+    is_negative = [[index >= 12 for index in order(0.25, seed)] for seed in range(20)]
+    assert np.mean(is_negative, axis=0).max() < 0.8
+
+
 def test_negatives_change_between_epochs() -> None:
     assert set(order(0.25, seed=0)) != set(order(0.25, seed=1))
 

@@ -19,7 +19,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from dicom_files import file_bytes, phantom_series
+from dicom_files import file_bytes, phantom_series, write_series
 from hemaseg.dicom.seg import write_seg
 from hemaseg.dicom.segments import read_seg
 from hemaseg.errors import ScanError
@@ -104,6 +104,33 @@ def test_left_out_of_an_uneven_series(tmp_path: Path) -> None:
     with pytest.raises(ScanError, match="5 uneven positions, made from 9 instances") as caught:
         read_seg(path)
     assert caught.value.kind == "missing-slices"
+
+
+def series_at(folder: Path, heights: list[int], **options: Any) -> Scan:
+    """A series of slices at these heights."""
+    voxels = np.random.default_rng(3).integers(-1000, 2000, SHAPE).astype(np.int16)
+    write_series(folder, voxels, positions=[(-60, -60, z) for z in heights], **options)
+    return scan_of(folder)
+
+
+def test_nothing_is_put_back_into_a_whole_series_of_two_spacings(tmp_path: Path) -> None:
+    heights = [0, 5, 10, 15, 20, 30, 40, 50, 60]
+    thickness = {"SliceThickness": lambda k: "5" if k < 4 else "10"}
+    scan = series_at(tmp_path / "in", heights, **thickness)
+    written_by_highdicom(tmp_path / "seg.dcm", scan, np.ones(SHAPE, np.uint8))
+    read = read_seg(tmp_path / "seg.dcm")
+    np.testing.assert_allclose(read.voxel_ml, scan.voxel_ml)
+
+
+def test_no_more_slices_are_put_back_than_there_were_instances(tmp_path: Path) -> None:
+    """Steps of 5 mm would make 10 slices of the 9, of which one was left out."""
+    scan = series_at(tmp_path / "in", [0, 5, 10, 15, 20, 25, 30, 35, 45])
+    pixels = np.ones(SHAPE, np.uint8)
+    pixels[3] = 0
+    path = tmp_path / "seg.dcm"
+    written_by_highdicom(path, scan, pixels, omit_empty_frames=True)
+    with pytest.raises(ScanError, match="8 uneven positions, made from 9 instances"):
+        read_seg(path)
 
 
 def test_one_frame_has_the_spacing_that_the_file_states(tmp_path: Path) -> None:

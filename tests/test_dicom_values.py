@@ -104,6 +104,12 @@ def test_padding_that_could_be_tissue_is_left_alone() -> None:
     assert findings == []
 
 
+def test_padding_could_be_tissue_by_the_rescale_of_its_own_slice() -> None:
+    form = replace(FORM, padding=(0, 0))
+    found, _ = values([0, 1, 2, 3], [0, 1, 2, 3], forms=form, rescales=[(1, -1024), (1, 0)])
+    assert found.tolist() == [[-1000, -1023, -1022, -1021], [0, 1, 2, 3]]
+
+
 def test_padding_that_no_pixel_has_is_not_reported() -> None:
     assert values([0, 1, 2, 3], forms=PADDED)[1] == []
 

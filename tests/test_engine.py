@@ -117,6 +117,11 @@ def test_openvino_runs_what_it_can_unless_torch_is_asked_for() -> None:
         choose_engine(torch.nn.Conv2d(1, 1, 1), SIZE, EngineOptions("openvino", device="cpu"))
 
 
+def test_a_network_left_in_training_mode_is_evaluated() -> None:
+    found = logits(TorchEngine(network().train()))
+    torch.testing.assert_close(found, logits(TorchEngine(network())))
+
+
 def test_without_openvino_torch_runs_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert choose_engine(network(), SIZE, EngineOptions(device="cpu")).name == "torch"

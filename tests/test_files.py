@@ -1,4 +1,5 @@
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,22 @@ def test_an_error_leaves_the_old_content_and_no_rest(tmp_path: Path) -> None:
         fail_halfway()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_content_reaches_the_disk_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    replace = Path.replace
+
+    def move(partial: Path, path: Path) -> Path:
+        order.append("move")
+        return replace(partial, path)
+
+    monkeypatch.setattr(os, "fsync", lambda _: order.append("sync"))
+    monkeypatch.setattr(Path, "replace", move)
+    write_text(tmp_path / "a", "x")
+    assert order[:2] == ["sync", "move"]
 
 
 def test_the_partial_file_keeps_the_suffix(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ def test_masses_are_no_blood_and_take_none_away(seed: int) -> None:
     assert np.array_equal(head.mask, without.mask)
     assert np.array_equal(head.ventricular_mask, without.ventricular_mask)
     assert head.hematoma_ml == without.hematoma_ml
+    assert head.age == without.age
+    assert (head.voxels == without.voxels).mean() > 0.5
     brighter = head.voxels > 1.2 * without.voxels.astype(float)
     assert (brighter & ~head.mask).sum() > 5 * (brighter & head.mask).sum()
     assert brighter.any()

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from devices import DEVICES, as_for_large_trainings
 from hemaseg.config import ModelConfig, Recipe, RunConfig, read_config
@@ -27,6 +26,7 @@ from hemaseg.training.checkpoint import (
 from hemaseg.training.losses import loss
 from hemaseg.training.progress import Epoch, Progress
 from hemaseg.training.validation import validate
+from lively import Brightness
 from signals import deliver
 
 ORIGIN = loop.DataOrigin(cohort_sha256="c", split_sha256="s", fold=1, modality="CT")
@@ -316,29 +316,34 @@ def test_gradients_that_are_not_finite_stop_with_their_own_step(
 
 
 def test_micro_batches_give_the_mean_of_their_gradients(tmp_path: Path) -> None:
-    """Without batch norm's statistics, which differ: weights after one step, in closed form.
+    """Without batch norm's statistics, which differ: gradients of one step, in closed form.
 
     Cross-entropy is a mean over pixels, so of a linear network the gradient over the batch is the
     mean of the parts'; 3 slices in parts of 2 are weighted 2 : 1.
     """
     slices = discs(1, 1)
-    weights = []
+    found = []
+    norm = torch.nn.utils.get_total_norm
+
+    def seen(gradients: list[torch.Tensor]) -> torch.Tensor:
+        found.append(torch.cat([gradient.flatten() for gradient in gradients]))
+        return norm(gradients)
+
     for size in (None, 2):
         settings = config(
             loss={"name": "dice_cross_entropy", "smoothing": 1e9},  # Dice of no influence
             training={"batch_size": 3, "num_epochs": 1, "micro_batch_size": size},
         )
         assert settings.recipe.training.slices_per_pass == (size or 3)
-        folder = tmp_path / str(size)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(epochs, "build_model", lambda *_: Linear())
             patch.setattr(loop, "add_doubt", lambda *_, **__: None)
             patch.setattr(loop, "require_memory", lambda *_, **__: 1.0)
             patch.setattr(loop, "require_size", lambda *_: None)
-            loop.train(settings, slices, discs(2, 2), folder, origin=ORIGIN)
-        weights.append(load_file(folder / WEIGHTS))
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-7)
+            patch.setattr(torch.nn.utils, "get_total_norm", seen)
+            loop.train(settings, slices, discs(2, 2), tmp_path / str(size), origin=ORIGIN)
+    whole, in_parts = found
+    torch.testing.assert_close(in_parts, whole, rtol=1e-4, atol=1e-7)
 
 
 class Linear(torch.nn.Conv2d):
@@ -420,6 +425,38 @@ def test_validation_loss_that_is_not_finite_stops(
     with pytest.raises(TrainingError, match="validation loss is nan after epoch 1"):
         run(tmp_path)
     assert not (tmp_path / MODEL).exists()
+
+
+def test_of_equal_epochs_the_first_is_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epochs, "validate", lambda *_, **__: (0.5, 0.5))
+    first: list[bytes] = []
+
+    def read_after_first_epoch(step: Progress) -> None:
+        if step.epoch == 2 and not first:
+            first.append((tmp_path / WEIGHTS).read_bytes())
+
+    record = loop.train(
+        *(config(), discs(6, 1), discs(3, 2), tmp_path),
+        origin=ORIGIN,
+        progress=read_after_first_epoch,
+    )
+    assert record.best_epoch == 1
+    assert (tmp_path / WEIGHTS).read_bytes() == first[0]
+
+
+def test_a_subject_with_neither_lesion_nor_prediction_is_left_out_of_validation() -> None:
+    slices = discs(3, 2)
+    masks = slices.masks.clone()
+    masks[:4] = False
+    network = Brightness()
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=False)
+    exact = SliceSet(masks.half(), masks, slices.names)
+    assert validate(network, exact, config(), autocast)[1] == 1.0
+    nothing = torch.zeros_like(masks)
+    empty = SliceSet(nothing.half(), nothing, slices.names)
+    assert math.isnan(validate(network, empty, config(), autocast)[1])
 
 
 def test_interruption_leaves_a_usable_run(tmp_path: Path) -> None:

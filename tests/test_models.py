@@ -8,13 +8,14 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from hemaseg.errors import ConfigError
 from hemaseg.models.blocks import check_image_size
 from hemaseg.models.catalogue import MODELS, build_model
 from hemaseg.models.cost import list_models, model_cost, num_multiply_adds, num_parameters
 from hemaseg.models.dense_unet import DenseUNet
-from hemaseg.models.dr_unet import DRUNet
+from hemaseg.models.dr_unet import DRUNet, ResidualUnit
 from hemaseg.models.unet import UNet
 
 SMALL = {"unet": 4, "dr_unet": 8, "dense_unet": 4, "textbook_unet": 4}
@@ -173,6 +174,14 @@ def test_counting_leaves_the_network_as_it_was() -> None:
 def test_dr_unet_activations_are_elu_and_unet_relu() -> None:
     assert not any(isinstance(m, nn.ReLU) for m in DRUNet(base_width=8).modules())
     assert not any(isinstance(m, nn.ELU) for m in UNet(base_width=8).modules())
+
+
+def test_dr_unet_activates_the_sum_of_both_branches() -> None:
+    torch.manual_seed(0)
+    unit, x = ResidualUnit(4, 2, 2).eval(), torch.randn(2, 4, 8, 8)
+    expected = functional.elu(unit.main(x) + unit.side(x))
+    assert (expected < 0).any()
+    torch.testing.assert_close(unit(x), expected)
 
 
 def test_unknown_model_is_refused() -> None:

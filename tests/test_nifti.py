@@ -70,6 +70,8 @@ def test_scale_factors_are_applied(tmp_path: Path) -> None:
     wide = save_nifti(tmp_path / "b.nii", stored.astype(np.int32), scl_slope=0.5)
     assert read_scan(wide).voxels.dtype == np.float64
     assert sorted(read_scan(wide).voxels.ravel()) == [value / 2 for value in range(8)]
+    path = save_nifti(tmp_path / "d.nii", stored.astype(np.uint16), scl_slope=1, scl_inter=-1024)
+    assert sorted(read_scan(path).voxels.ravel()) == [value - 1024 for value in range(8)]
     # The standard: a slope of 0 means none.
     none = save_nifti(tmp_path / "c.nii", stored, scl_slope=0, scl_inter=np.nan)
     assert read_scan(none).voxels.dtype == np.int16
@@ -202,6 +204,15 @@ def test_bad_headers_are_refused(
     error = refusal(save_nifti(tmp_path / "a.nii", CUBE, **fields))
     assert found in str(error)
     assert error.kind == kind
+
+
+def test_an_affine_that_is_all_but_flat_is_refused(tmp_path: Path) -> None:
+    rows: dict[str, Any] = {
+        "srow_x": [1, 1, 1, 0],
+        "srow_y": [1, 1, 1 + 1e-6, 0],
+        "srow_z": [0, 1, 0, 0],
+    }
+    assert refusal(save_nifti(tmp_path / "a.nii", CUBE, **rows)).kind == "affine-singular"
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -6,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from hemaseg.cohorts.index import index_folder
 from hemaseg.cohorts.table import Cohort
@@ -21,7 +21,9 @@ from hemaseg.prediction.predict import predict_cohort, probabilities
 from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.slices.dataset import load_slices, scaled_images
 from hemaseg.training import loop
-from hemaseg.training.checkpoint import load_model, save_model
+from hemaseg.training.checkpoint import MODEL as MODEL_FILE
+from hemaseg.training.checkpoint import load_model, save_model, write_record
+from lively import Brightness
 from small_heads import write_heads
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
@@ -42,17 +44,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     folder = tmp_path_factory.mktemp("heads")
     write_heads(folder, num_subjects=2, seed=3)
     return index_folder(folder, modality="CT")
-
-
-class Brightness(nn.Module):
-    """Logits above 0 where the image is above one half."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return (images - 0.5) * 20 + self.unused
 
 
 def test_probabilities_lie_where_the_image_is() -> None:
@@ -180,14 +171,11 @@ def test_the_number_of_threads_changes_no_bit(run_folder: Path) -> None:
 
 @pytest.mark.parametrize("temperature", [0.3, 2.5, 9.0])
 @pytest.mark.parametrize("size", [32, 48, 80])
-def test_a_temperature_moves_no_pixel_across_one_half(
-    run_folder: Path, temperature: float, size: int
-) -> None:
-    network, _ = load_model(run_folder)
+def test_a_temperature_moves_no_pixel_across_one_half(temperature: float, size: int) -> None:
     voxels = np.random.default_rng(0).random((5, size, size)).astype(np.float32)
-    before, after = (probabilities(TorchEngine(network), voxels, 32, t) for t in (1.0, temperature))
-    cut = float(np.median(before))
-    assert 0.0 < cut < 1.0
+    engine = TorchEngine(Brightness())
+    before, after = (probabilities(engine, voxels, 32, t) for t in (1.0, temperature))
+    assert 0.1 < (before >= 0.5).mean() < 0.9
     np.testing.assert_array_equal(before >= 0.5, after >= 0.5)
     assert not np.array_equal(before, after)
 
@@ -210,3 +198,24 @@ def test_confidence_is_that_of_the_subject(
         assert table.loc[image.case.subject, "confidence"] == pytest.approx(
             expected, abs=1e-4, nan_ok=True
         )
+
+
+def test_the_threshold_of_the_model_decides(
+    run_folder: Path, cohort: Cohort, tmp_path: Path
+) -> None:
+    network, record = load_model(run_folder)
+    found = [
+        probabilities(TorchEngine(network), image.voxels, record.image_size)
+        for image in scaled_images(cohort, record.intensity)
+    ]
+    threshold = float(np.median(found[0]))
+    assert all(0.1 < (one >= threshold).mean() < 0.9 for one in found)
+    shutil.copytree(run_folder, tmp_path / "run")
+    changed = record.model_copy(update={"threshold": threshold})
+    write_record(changed, tmp_path / "run" / MODEL_FILE)
+    torch_on_cpu = EngineOptions("torch", device="cpu")
+    predict_cohort(tmp_path / "run", cohort, tmp_path / "out", engine=torch_on_cpu)
+    names = pd.read_csv(tmp_path / "out" / "predictions.csv")["prediction"]
+    for name, expected in zip(names, found, strict=True):
+        mask = read_mask(tmp_path / "out" / name)
+        np.testing.assert_array_equal(mask.voxels, expected >= threshold)

@@ -148,6 +148,7 @@ def test_a_small_value_in_a_float_mask_is_not_taken_for_zero() -> None:
         (np.array([[1, 2]], np.uint8), r"2 different values \(1, 2\)"),
         (np.array([[0, 1, -1]], np.float32), r"3 different values \(-1, 0, 1\)"),
         (np.array([[0, 1, 0.5]], np.float32), r"3 different values \(0, 0\.5, 1\)"),
+        (np.array([[0, 1, 0.9]], np.float32), r"3 different values \(0, 0\.9, 1\)"),
         (gradient(), r"24 different values \(0, 1, 2, 3, 4, 5, \.\.\.\)"),
     ],
 )
