@@ -139,6 +139,7 @@ def test_nobody_is_named_unless_asked_for(hemaseg: Verb, folder: Path) -> None:
     assert ended.status == 0
     (name,) = table()
     assert name.startswith("series-")
+    assert ended.err.startswith(f"1 scans are named by a hash, such as {name}: ")
     for path, content in files(folder / "out").items():
         assert "DOE" not in path.upper()
         assert b"DOE" not in content.upper()
@@ -153,7 +154,9 @@ def test_nobody_is_named_unless_asked_for(hemaseg: Verb, folder: Path) -> None:
         assert ended.status == 1
         assert "DOE" not in (ended.out + ended.err).upper()
         assert name in ended.out + ended.err
-    assert "DOE_JOHN" in hemaseg("check", "DOE_JOHN", "--keep-identity").out
+    ended = hemaseg("check", "DOE_JOHN", "--keep-identity")
+    assert "DOE_JOHN" in ended.out
+    assert "named by a hash" not in ended.err
 
 
 def test_several_series_are_listed_and_one_is_taken(hemaseg: Verb, folder: Path) -> None:

@@ -206,11 +206,9 @@ def predict(
             f"{output}: {ended.num_done} of {len(ended.rows)} cases done ({ended.num_before} of "
             f"them before), {len(ended.failures)} failed. Research use only; not a medical device."
         )
-        kinds = Counter(
-            kind for row in ended.rows for kind in str(row["findings"] or "").split(";")
-        )
-        if found_kinds := [f"{kind} ({num})" for kind, num in sorted(kinds.items()) if kind]:
-            typer.echo(f"Noted, see docs/screening.md: {', '.join(found_kinds)}.")
+        kinds = Counter(";".join(str(row["findings"] or "") for row in ended.rows).split(";"))
+        if noted := [f"{kind} ({num})" for kind, num in sorted(kinds.items()) if kind]:
+            typer.echo(f"Noted, see docs/screening.md: {', '.join(noted)}.")
     if ended.failures:
         lines = [(name, problem.kind, problem.message) for name, problem in ended.failures]
         _print_table([("failed", "kind", "problem"), *lines], err=True)
@@ -327,9 +325,9 @@ def _note_names(found: "Sources") -> None:
         )
     if renamed := [source.name for source in (*found.sources, *found.failed) if source.is_renamed]:
         typer.echo(
-            f"{len(renamed)} scans are named by a hash, such as {renamed[0]}: their names hold a "
-            "name or number of the patient in the header. Give them names in a list of scans, or "
-            "pass --keep-identity.",
+            f"{len(renamed)} scans are named by a hash, such as {renamed[0]}: their paths or names "
+            "in a list, hold a name or number of the patient. Give them other names in a list of "
+            "scans, or pass --keep-identity.",
             err=True,
         )
 

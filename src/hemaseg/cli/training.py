@@ -98,12 +98,10 @@ def index(
         typer.echo("Spacing is unknown for some images: mm and mL will be undefined there.")
     if not all(image.modality for image in cohort.images):
         typer.echo("Modality is unknown for some images: unless 8-bit, they need --modality.")
-    doubts = [
-        large_masks(cohort),
-    ]
-    if not subject_pattern:
-        doubts.append(shared_beginnings((image.subject, image.site) for image in cohort.images))
-    for doubt in filter(None, doubts):
+    if doubt := large_masks(cohort):
+        typer.echo(doubt)
+    subjects = ((image.subject, image.site) for image in cohort.images)
+    if not subject_pattern and (doubt := shared_beginnings(subjects)):
         typer.echo(doubt)
 
 
