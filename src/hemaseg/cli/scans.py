@@ -326,7 +326,7 @@ def _note_names(found: "Sources") -> None:
     if renamed := [source.name for source in (*found.sources, *found.failed) if source.is_renamed]:
         typer.echo(
             f"{len(renamed)} scans are named by a hash, such as {renamed[0]}: their paths or names "
-            "in a list, hold a name or number of the patient. Give them other names in a list of "
+            "in a list hold a name or number of the patient. Give them other names in a list of "
             "scans, or pass --keep-identity.",
             err=True,
         )
