@@ -146,6 +146,13 @@ def test_one_frame_has_the_spacing_that_the_file_states(tmp_path: Path) -> None:
     written_by_highdicom(path, scan, pixels, omit_empty_frames=True, change=thinner)
     assert read_seg(path).voxel_ml.tolist() == pytest.approx([0.5 * 0.5 * 5 / 1000])
 
+    def next_to_nothing(seg: Dataset) -> None:
+        seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1e-320
+
+    written_by_highdicom(path, scan, pixels, omit_empty_frames=True, change=next_to_nothing)
+    with pytest.raises(ScanError, match=r"one slice of 9\.99989e-321 mm .* expected 0\.0001 to"):
+        read_seg(path)
+
     def no_distance(seg: Dataset) -> None:
         without_spacing(seg)
         del seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness
