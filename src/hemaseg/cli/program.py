@@ -24,7 +24,6 @@ app = typer.Typer(
     "CT. Research use only; not a medical device.",
 )
 
-CohortFile = Annotated[Path, typer.Argument(metavar="COHORT", help="cohort.csv.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace output that exists.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA, MPS, CPU), cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
