@@ -112,6 +112,7 @@ def test_every_module_has_its_test_file() -> None:
         "interruption": "resumption",
         "optimisation": "loop",
         "notes": "paired",
+        "style": "figures",
         "validation": "loop",
     }
     modules = {

@@ -22,6 +22,7 @@ from hemaseg.files import write_text
 from hemaseg.reporting import figures
 from hemaseg.reporting.examples import read_examples
 from hemaseg.reporting.study_folder import RUN, StudyFolder, read_study_folder
+from hemaseg.reporting.style import number_text, save_figure
 
 FIGURE_NAMES = (
     "differences",
@@ -244,7 +245,7 @@ def _environment() -> Environment:
 def _number(value: float | None, decimals: int = 0, *, signed: bool = False) -> Markup:
     """A rounded number that carries the exact one, as it is in the table, in its markup."""
     exact = float("nan") if value is None else float(value)
-    text = figures.number_text(exact, decimals, signed=signed)
+    text = number_text(exact, decimals, signed=signed)
     return _traceable(exact, text)
 
 
@@ -277,7 +278,7 @@ def _save_figures(drawn: dict[str, Figure], folder: Path) -> dict[str, Markup]:
             (folder / f"{name}.svg").unlink(missing_ok=True)
             (folder / f"{name}.png").unlink(missing_ok=True)
     return {
-        name: _inline_svg(figures.save_figure(figure, folder / name)[0].read_text("utf-8"), name)
+        name: _inline_svg(save_figure(figure, folder / name)[0].read_text("utf-8"), name)
         for name, figure in drawn.items()
     }
 
