@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemaseg.errors import ComparisonError
-from hemaseg.reporting.study_folder import REMEDY, StudyFolder, read_table, run_path
+from hemaseg.reporting.study_folder import REMEDY, StudyFolder, read_table
 from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.scans.scan import Scan
+from hemaseg.studies.runs import run_path
 
 
 @dataclass(frozen=True)
