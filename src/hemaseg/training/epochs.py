@@ -103,22 +103,7 @@ class Epochs:
                 written; after it, who calls writes one, as for whatever comes then.
         """
         state = self.state
-        if start is not None:
-            state.network.load_state_dict(start.network.state_dict())
-        if checkpoint is not None:
-            checkpoint.restore(state, self._identity)
-            if self._processes.is_first and state.done:
-                self._restore_best(checkpoint)
-        reset_peak_memory(self._device)
-        joined = self._processes.join(state.network)
-        if self._record.slices_on_device:
-            self._training = self._training.on(self._device)
-            self._validation = self._validation.on(self._device)
-        if self._record.passes_recorded:
-            slices, training = self._recipe.slices, self._recipe.training
-            joined = Recorded(
-                joined.train(), training.batch_size, slices.image_size, self._record.precision
-            )
+        joined = self._begin(start, checkpoint)
         last_s = time.monotonic()
 
         def keep() -> None:
@@ -162,6 +147,27 @@ class Epochs:
                 self._tracker.epoch(values.pop("epoch"), values)
         if self._processes.any(stop.kind is not None):
             raise stop.kind or KeyboardInterrupt
+
+    def _begin(self, start: Start | None, checkpoint: Checkpoint | None) -> nn.Module:
+        """Put everything where it was or shall be; what a step runs."""
+        state = self.state
+        if start is not None:
+            state.network.load_state_dict(start.network.state_dict())
+        if checkpoint is not None:
+            checkpoint.restore(state, self._identity)
+            if self._processes.is_first and state.done:
+                self._restore_best(checkpoint)
+        reset_peak_memory(self._device)
+        joined = self._processes.join(state.network)
+        if self._record.slices_on_device:
+            self._training = self._training.on(self._device)
+            self._validation = self._validation.on(self._device)
+        if not self._record.passes_recorded:
+            return joined
+        slices, training = self._recipe.slices, self._recipe.training
+        return Recorded(
+            joined.train(), training.batch_size, slices.image_size, self._record.precision
+        )
 
     def finish(self, status: Status, message: str, calibration: Calibration | None) -> RunRecord:
         """Say in `run.json` and to the tracker how it ended; what was said."""
