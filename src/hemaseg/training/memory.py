@@ -31,6 +31,9 @@ from hemaseg.training.device import (
 )
 from hemaseg.training.losses import loss
 
+LEAST_STEPS_RECORDED = 8
+"""Of an epoch: recording takes as long as a few steps."""
+
 
 def _like(x: Tensor, *_: object) -> Tensor:
     return torch.empty_like(x)
@@ -100,10 +103,6 @@ class LiveBytes(TorchDispatchMode):
             if isinstance(value, Tensor):
                 self.add(value)
         return result
-
-
-LEAST_STEPS_RECORDED = 8
-"""Of an epoch: recording takes as long as a few steps."""
 
 
 class _AsBfloat16(nn.Module):
