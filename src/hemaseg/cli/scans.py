@@ -39,8 +39,7 @@ Scans = Annotated[
     ),
 ]
 SeriesChoice = Annotated[
-    str | None,
-    typer.Option(help="Of a DICOM study: number in the list, UID, or suggested."),
+    str | None, typer.Option(help="Of a DICOM study: number in the list, UID, or suggested.")
 ]
 Accept = Annotated[
     list[str] | None,
@@ -110,8 +109,7 @@ def predict(
         bool, typer.Option("--no-dicom", help="Write no DICOM SEG and report of DICOM scans.")
     ] = False,
     min_lesion_ml: Annotated[
-        float,
-        typer.Option(help="Remove lesions below this volume from the mask; 0 removes none."),
+        float, typer.Option(help="Remove lesions below this volume from the mask; 0 removes none.")
     ] = 0.0,
     series: SeriesChoice = None,
     accept: Accept = None,

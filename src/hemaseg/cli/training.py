@@ -96,8 +96,7 @@ def train(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume",
-            help="Go on where the run in the folder stopped; begin if there is none.",
+            "--resume", help="Go on where the run in the folder stopped; begin if there is none."
         ),
     ] = False,
     checkpoint_every_s: Annotated[
@@ -245,9 +244,7 @@ def _train(
     reading = Reading("reading")
     training, validation = (
         load_slices(
-            part,
-            config.recipe,
-            progress=lambda done, total: show(reading.describe(), done, total),
+            part, config.recipe, progress=lambda done, total: show(reading.describe(), done, total)
         )
         for part in (selected.train, selected.validation)
     )
