@@ -291,7 +291,7 @@ class Epochs:
         if state.plateau is not None:
             state.plateau.step(validation_loss)
         epoch_s = time.perf_counter() - begin_s
-        peaks = [_known(peak_memory_mib(self._device)), *(e.peak_memory_mib for e in state.done)]
+        peaks = [peak_memory_mib(self._device), *(before.peak_memory_mib for before in state.done)]
         row = Epoch(
             epoch=epoch,
             training_loss=state.sum_loss / self._num_steps,
@@ -301,7 +301,7 @@ class Epochs:
             epoch_s=epoch_s,
             cumulative_s=epoch_s + (state.done[-1].cumulative_s if state.done else 0.0),
             slices_per_s=len(state.order) / training_s,
-            peak_memory_mib=max(peaks, key=lambda peak: -math.inf if peak != peak else peak),
+            peak_memory_mib=max((p for p in peaks if p is not None and p == p), default=math.nan),
         )
         if self._processes.is_first and (not state.done or rank(row) > max(map(rank, state.done))):
             self._save(network)
@@ -353,10 +353,6 @@ def rank(epoch: Epoch) -> tuple[float, float]:
     """Order of epochs: validation Dice (undefined is worst), then lower validation loss."""
     dice = epoch.validation_dice
     return (-1.0 if math.isnan(dice) else dice, -epoch.validation_loss)
-
-
-def _known(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _or_none(value: float) -> float | None:
