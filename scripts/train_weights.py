@@ -53,7 +53,7 @@ from hemaseg.errors import HemasegError
 from hemaseg.models.catalogue import MODELS
 from hemaseg.phantoms.heads import HeadOptions, synthesise
 from hemaseg.phantoms.mri import SEQUENCES
-from hemaseg.slices.dataset import SliceName, SliceSet, fit_to_square, load_slices
+from hemaseg.slices.dataset import SliceName, SliceSet, fit_to_square, join_slices, load_slices
 from hemaseg.slices.intensity import intensity_range
 from hemaseg.training.checkpoint import load_start
 from hemaseg.training.loop import DataOrigin, train
@@ -152,15 +152,6 @@ def _one_head(
     return images.half().numpy(), (masks >= 0.5).numpy(), np.flatnonzero(is_kept)
 
 
-def joined(first: SliceSet, second: SliceSet) -> SliceSet:
-    """Slices of two sets."""
-    return SliceSet(
-        torch.cat([first.images, second.images]),
-        torch.cat([first.masks, second.masks]),
-        first.names + second.names,
-    )
-
-
 def main() -> None:
     """Train one network, or say what is wrong."""
     parser = argparse.ArgumentParser(
@@ -241,11 +232,10 @@ def train_one(options: argparse.Namespace) -> None:
     split = read_split(SPLIT)
     if options.sich is not None:
         real = parts(split, read_cohort(options.sich), 0)
-        validation = joined(validation, load_slices(real.validation, recipe))
+        validation = join_slices([validation, load_slices(real.validation, recipe)])
         if options.sich_repeats:
             learnt_real = load_slices(real.train, recipe)
-            for _ in range(options.sich_repeats):
-                training = joined(training, learnt_real)
+            training = join_slices([training, *[learnt_real] * options.sich_repeats])
     print(f"{len(training)} slices to learn from, {len(validation)} to choose by", flush=True)
     start = load_start(options.start, options.output) if options.start else None
     origin = DataOrigin(identity, split.sha256, 0, modality)

@@ -11,7 +11,6 @@ from hemaseg.slices.appearance import describe_appearance
 from hemaseg.slices.dataset import SliceSet
 from hemaseg.training import loop
 from hemaseg.training.checkpoint import MODEL, RUN, WEIGHTS, RunRecord, load_model, read_record
-from hemaseg.training.progress import Progress
 from test_loop import ORIGIN, config, discs
 
 
@@ -45,24 +44,6 @@ def test_the_stored_temperature_is_that_of_the_stored_weights(run: Path) -> None
 
 def test_the_training_scans_are_described(run: Path) -> None:
     assert load_model(run)[1].appearance == describe_appearance(discs(6, 1))
-
-
-def test_an_interrupted_run_is_not_calibrated_and_says_so(tmp_path: Path) -> None:
-    def stop_in_second_epoch(step: Progress) -> None:
-        if step.epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(
-            config(),
-            discs(6, 1),
-            discs(3, 2),
-            tmp_path,
-            origin=ORIGIN,
-            progress=stop_in_second_epoch,
-        )
-    assert read_record(tmp_path / RUN, RunRecord).calibration is None
-    assert load_model(tmp_path)[1].temperature == 1.0
 
 
 def test_records_of_runs_before_calibration_load(run: Path, tmp_path: Path) -> None:

@@ -15,22 +15,18 @@ from numpy.typing import NDArray
 from hemaseg.comparison.learning import time_to_dice
 from hemaseg.reporting.examples import Example
 from hemaseg.reporting.figures import (
-    COLORS,
-    INK,
-    MARKERS,
     cost_figure,
     examples_figure,
     forest_figure,
     lesion_size_figure,
-    number_text,
     paired_figure,
-    save_figure,
     size_column,
     time_to_dice_figure,
     training_time_figure,
     validation_loss_figure,
     volume_agreement_figure,
 )
+from hemaseg.reporting.style import COLORS, INK, MARKERS, number_text, save_figure
 
 ARMS = ("DR-U-Net", "_dense $x$", "U-Net")
 NAN = float("nan")

@@ -101,6 +101,7 @@ def test_every_module_has_its_test_file() -> None:
         "inputs": "bench",
         "launcher": "whole_process",
         "worker": "bench",
+        "cohorts": "cli",
         "comparing": "cli",
         "phantoms": "cli",
         "predictor": "cases",
@@ -111,6 +112,7 @@ def test_every_module_has_its_test_file() -> None:
         "interruption": "resumption",
         "optimisation": "loop",
         "notes": "paired",
+        "style": "figures",
         "validation": "loop",
     }
     modules = {

@@ -459,7 +459,7 @@ def test_a_subject_with_neither_lesion_nor_prediction_is_left_out_of_validation(
     assert math.isnan(validate(network, empty, config(), autocast)[1])
 
 
-def test_interruption_leaves_a_usable_run(tmp_path: Path) -> None:
+def test_interruption_leaves_a_usable_run_that_is_not_calibrated(tmp_path: Path) -> None:
     def stop_in_second_epoch(step: Progress) -> None:
         if step.epoch == 2:
             raise KeyboardInterrupt
@@ -476,7 +476,8 @@ def test_interruption_leaves_a_usable_run(tmp_path: Path) -> None:
     record = read_record(tmp_path / RUN, RunRecord)
     assert record.status == "interrupted"
     assert record.best_epoch == 1
-    load_model(tmp_path)
+    assert record.calibration is None
+    assert load_model(tmp_path)[1].temperature == 1.0
     assert len(pd.read_csv(tmp_path / "training.csv")) == 1
 
 

@@ -1,32 +1,18 @@
 """The script that asks whether confidence tells good masks from bad ones."""
 
-import importlib.util
 import math
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from hemaseg.errors import EvaluationError
+from script_files import SCRIPTS, load_script
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "measure_doubt.py"
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("measure_doubt", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["measure_doubt"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-DOUBT = load()
+DOUBT = load_script("measure_doubt")
 
 
 def pairs(confidence: list[float], dice: list[float]) -> pd.DataFrame:
@@ -75,7 +61,9 @@ def write(folder: Path, *, key: str = "subject") -> tuple[Path, Path]:
 @pytest.mark.parametrize("key", ["subject", "name"])
 def test_tables_are_joined(tmp_path: Path, key: str) -> None:
     done = subprocess.run(
-        [sys.executable, SCRIPT, *write(tmp_path, key=key)], capture_output=True, text=True
+        [sys.executable, SCRIPTS / "measure_doubt.py", *write(tmp_path, key=key)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "7 subjects; 0 without" in done.stdout

@@ -1,29 +1,14 @@
 """Intervals cover, and tests err, as often as they say (slow; table in docs/statistics.md)."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "simulate_coverage.py"
+from script_files import load_script
+
 NUM_REPLICATIONS = 2000  # 95 % and 5 % then have a Monte-Carlo standard error of 0.5 points
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("simulate_coverage", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["simulate_coverage"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-SIMULATION = load()
+SIMULATION = load_script("simulate_coverage")
 # Arms that do not differ. The scenarios beyond these show limits and are in the table only.
 SOUND = [
     SIMULATION.normal,

@@ -1,12 +1,10 @@
 """Which folder a model is, what ships, and how a run becomes a model that ships."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -51,11 +49,10 @@ from hemaseg.weights import (
     shipped_model,
     shipped_names,
 )
+from script_files import SCRIPTS, load_script
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "ship_model.py"
+SHIP = load_script("ship_model")
 MODEL_CONFIG = ModelConfig(name="dr_unet", options={"base_width": 8})
-
-
 RUN_RECORD = RunRecord(
     status="complete",
     device="cpu",
@@ -70,19 +67,6 @@ RUN_RECORD = RunRecord(
     num_validation_subjects=1,
     num_validation_slices=1,
 )
-
-
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPT.with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-SHIP = load_script("ship_model")
 
 
 def save_run(folder: Path, *, scale: float = 1.0) -> Path:
@@ -145,7 +129,7 @@ def test_what_ships_is_whole_and_small() -> None:
 
 
 def test_a_wheel_carries_the_files_of_each_model() -> None:
-    project = tomllib.loads((SCRIPT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((SCRIPTS.parent / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["hemaseg"]
     model = Path("weights") / DEFAULT
     for name in (MODEL, WEIGHTS, CARD):
@@ -283,7 +267,14 @@ def test_what_cannot_ship_is_refused_and_leaves_nothing(
 
 
 def test_the_script_prints_size_and_hash(run: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), str(run), "mine", "--folder", str(tmp_path)]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "ship_model.py"),
+        str(run),
+        "mine",
+        "--folder",
+        str(tmp_path),
+    ]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     path = tmp_path / "mine" / WEIGHTS
@@ -314,7 +305,7 @@ def test_models_lists_what_ships(hemaseg: Verb, shipped: Path) -> None:
 @pytest.mark.parametrize("name", shipped_names())
 def test_a_card_says_what_was_measured(name: str) -> None:
     """Its table is that of results/weights, which measure_weights.py wrote."""
-    results = SCRIPT.parents[1] / "results" / "weights" / name
+    results = SCRIPTS.parent / "results" / "weights" / name
     measure = load_script("measure_weights")
     table = measure.card_table(pd.read_csv(results / "summary.csv"))
     card = (weights.SHIPPED / name / CARD).read_text(encoding="utf-8")
@@ -356,7 +347,7 @@ def measured_table(folder: Path) -> str:
 
 
 def test_the_documentation_says_what_clean_up_changed() -> None:
-    project = SCRIPT.parents[1]
+    project = SCRIPTS.parent
     text = (project / "docs" / "prediction.md").read_text(encoding="utf-8")
     assert measured_table(project / "results" / "weights" / DEFAULT) in text
 
@@ -478,7 +469,7 @@ def test_wrong_input_of_training_is_said(
     arguments: str,
     message: str,
 ) -> None:
-    recipe = SCRIPT.parents[1] / "configs" / "weights" / "ct-192.toml"
+    recipe = SCRIPTS.parent / "configs" / "weights" / "ct-192.toml"
     given = arguments.format(recipe=recipe).split()
     said = said_by("train_weights", monkeypatch, capsys, *given, "-o", tmp_path / "out")
     assert message.format(recipe=recipe) in said

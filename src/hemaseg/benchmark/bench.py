@@ -186,7 +186,10 @@ class _Worker:
     def run(self) -> None:
         """A pass over all images."""
         if not self.problem:
-            self._tell("run\n")
+            assert self._process.stdin is not None
+            with suppress(BrokenPipeError):  # its end is noticed when it does not answer
+                self._process.stdin.write("run\n")
+                self._process.stdin.flush()
             self.passes_s += [value for value in self._answer().values() if not self.problem]
 
     def end(self) -> None:
@@ -203,12 +206,6 @@ class _Worker:
                 with suppress(BrokenPipeError):
                     stream.close()
         self._process.wait()
-
-    def _tell(self, text: str) -> None:
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # its end is noticed when it does not answer
-            self._process.stdin.write(text)
-            self._process.stdin.flush()
 
     def _answer(self) -> dict[str, float]:
         assert self._process.stdout is not None

@@ -24,7 +24,6 @@ app = typer.Typer(
     "CT. Research use only; not a medical device.",
 )
 
-CohortFile = Annotated[Path, typer.Argument(metavar="COHORT", help="cohort.csv.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace output that exists.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA, MPS, CPU), cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -153,7 +152,7 @@ def main() -> None:
     except SystemExit as error:
         # Typer exits with 130 when interrupted, and says nothing.
         if error.code == 130:
-            ended = _cause(error, Terminated)
+            ended = _termination(error)
             typer.echo(f"hemaseg: {'terminated' if ended else 'stopped'}", err=True)
             if ended:
                 sys.exit(128 + ended.number)
@@ -165,8 +164,8 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _cause(error: BaseException | None, kind: type[Terminated]) -> Terminated | None:
-    """The error of a kind that was handled when another one was raised."""
-    while error is not None and not isinstance(error, kind):
+def _termination(error: BaseException | None) -> Terminated | None:
+    """The signal to end that was handled when an error was raised; None if none was."""
+    while error is not None and not isinstance(error, Terminated):
         error = error.__cause__ or error.__context__
     return error

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hemaseg.engines.options import EngineOptions
     from hemaseg.intake.checking import Checked
     from hemaseg.intake.sources import Sources
-    from hemaseg.prediction.cases import Executor
+    from hemaseg.prediction.cases import Executor, Predicted
     from hemaseg.scans.screening import ReadOptions
 
 Scans = Annotated[
@@ -39,8 +39,7 @@ Scans = Annotated[
     ),
 ]
 SeriesChoice = Annotated[
-    str | None,
-    typer.Option(help="Of a DICOM study: number in the list, UID, or suggested."),
+    str | None, typer.Option(help="Of a DICOM study: number in the list, UID, or suggested.")
 ]
 Accept = Annotated[
     list[str] | None,
@@ -110,8 +109,7 @@ def predict(
         bool, typer.Option("--no-dicom", help="Write no DICOM SEG and report of DICOM scans.")
     ] = False,
     min_lesion_ml: Annotated[
-        float,
-        typer.Option(help="Remove lesions below this volume from the mask; 0 removes none."),
+        float, typer.Option(help="Remove lesions below this volume from the mask; 0 removes none.")
     ] = 0.0,
     series: SeriesChoice = None,
     accept: Accept = None,
@@ -202,13 +200,7 @@ def predict(
     if as_json:
         typer.echo(rows_json(ended.rows))
     else:
-        typer.echo(
-            f"{output}: {ended.num_done} of {len(ended.rows)} cases done ({ended.num_before} of "
-            f"them before), {len(ended.failures)} failed. Research use only; not a medical device."
-        )
-        kinds = Counter(";".join(str(row["findings"] or "") for row in ended.rows).split(";"))
-        if noted := [f"{kind} ({num})" for kind, num in sorted(kinds.items()) if kind]:
-            typer.echo(f"Noted, see docs/screening.md: {', '.join(noted)}.")
+        _print_ended(ended, output)
     if ended.failures:
         lines = [(name, problem.kind, problem.message) for name, problem in ended.failures]
         _print_table([("failed", "kind", "problem"), *lines], err=True)
@@ -314,6 +306,16 @@ def _predict_cohort(
         )
     typer.echo(f"{output}: {cost.num_slices} slices, {cost.slices_per_s:.1f} slices per second")
     typer.echo("Research use only; not a medical device.")
+
+
+def _print_ended(ended: "Predicted", output: Path) -> None:
+    typer.echo(
+        f"{output}: {ended.num_done} of {len(ended.rows)} cases done ({ended.num_before} of "
+        f"them before), {len(ended.failures)} failed. Research use only; not a medical device."
+    )
+    kinds = Counter(";".join(str(row["findings"] or "") for row in ended.rows).split(";"))
+    if noted := [f"{kind} ({num})" for kind, num in sorted(kinds.items()) if kind]:
+        typer.echo(f"Noted, see docs/screening.md: {', '.join(noted)}.")
 
 
 def _note_names(found: "Sources") -> None:

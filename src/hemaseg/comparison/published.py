@@ -16,12 +16,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from hemaseg.errors import ComparisonError
-from hemaseg.statistics.closed_forms import (
-    Anova,
-    Interval,
-    anova_from_moments,
-    require_fraction,
-)
+from hemaseg.statistics.closed_forms import Anova, Interval, anova_from_moments, require_fraction
 
 MAX_PER_GROUP = 10_000
 """Group sizes are searched up to this number."""

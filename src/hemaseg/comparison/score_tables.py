@@ -124,6 +124,40 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
             a value of the metric, there are fewer than two arms, or the arms were not all tested on
             the same subjects in the same folds and seeds against the same reference.
     """
+    _require_all_cells(scores, metric)
+    sizes = number_cells(scores, "reference_pixels")
+    same_masks = "Score all arms against the same reference masks"
+    _require_agreement(sizes, "reference_pixels", same_masks)
+    _require_agreement(number_cells(scores, "reference_ml"), "reference_ml", same_masks)
+    if metric == "surface_dice":
+        tolerances = number_cells(scores, "surface_tolerance_mm")
+        _require_agreement(tolerances, "surface_tolerance_mm", "Score all arms with one tolerance")
+    cells = number_cells(scores, metric)
+    if metric not in LESION_METRICS:
+        return cells
+    cells = cells.mask((sizes == 0).any(axis=1), axis=0)
+    if metric in _ALWAYS_DEFINED:
+        # Where Dice is known, it is only the spacing that a surface Dice lacks.
+        is_known = number_cells(scores, "dice").notna() & (metric == "surface_dice")
+        _require_failures_scored(cells, cells.isna() & ~is_known, metric)
+    return cells
+
+
+def number_cells(scores: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A column as a table of (subject, fold, seed) x arm; NaN where it is missing or no number.
+
+    Args:
+        scores: As for `score_cells`, without repeated rows.
+        column: Its name; may be missing.
+    """
+    numbers = pd.to_numeric(scores[column], errors="coerce") if column in scores.columns else np.nan
+    table = scores[KEYS].astype(str).assign(number=numbers)
+    cells = table.pivot(index=KEYS[1:], columns="arm", values="number").astype(float)
+    return cells[table["arm"].unique()]
+
+
+def _require_all_cells(scores: pd.DataFrame, metric: str) -> None:
+    """Refuse what is no sound value for each subject and run in each of several arms."""
     missing = [name for name in [*KEYS, metric] if name not in scores.columns]
     if missing:
         raise ComparisonError(
@@ -160,35 +194,6 @@ def score_cells(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
             "the same runs; or take these subjects out of all arms, and report it."
             f"{_words_on_zeros(table)}"
         )
-    sizes = number_cells(scores, "reference_pixels")
-    same_masks = "Score all arms against the same reference masks"
-    _require_agreement(sizes, "reference_pixels", same_masks)
-    _require_agreement(number_cells(scores, "reference_ml"), "reference_ml", same_masks)
-    if metric == "surface_dice":
-        tolerances = number_cells(scores, "surface_tolerance_mm")
-        _require_agreement(tolerances, "surface_tolerance_mm", "Score all arms with one tolerance")
-    cells = number_cells(scores, metric)
-    if metric not in LESION_METRICS:
-        return cells
-    cells = cells.mask((sizes == 0).any(axis=1), axis=0)
-    if metric in _ALWAYS_DEFINED:
-        # Where Dice is known, it is only the spacing that a surface Dice lacks.
-        is_known = number_cells(scores, "dice").notna() & (metric == "surface_dice")
-        _require_failures_scored(cells, cells.isna() & ~is_known, metric)
-    return cells
-
-
-def number_cells(scores: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A column as a table of (subject, fold, seed) x arm; NaN where it is missing or no number.
-
-    Args:
-        scores: As for `score_cells`, without repeated rows.
-        column: Its name; may be missing.
-    """
-    numbers = pd.to_numeric(scores[column], errors="coerce") if column in scores.columns else np.nan
-    table = scores[KEYS].astype(str).assign(number=numbers)
-    cells = table.pivot(index=KEYS[1:], columns="arm", values="number").astype(float)
-    return cells[table["arm"].unique()]
 
 
 def _require_agreement(cells: pd.DataFrame, column: str, remedy: str) -> None:

@@ -37,6 +37,8 @@ _NEEDS = {
 }
 FORMATS = tuple(_NEEDS)
 _SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".pt2",)}
+Run = Callable[[Tensor], Tensor]
+"""Images `(N, 1, S, S)` to probabilities of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -145,14 +147,10 @@ def _check_images(record: ModelRecord) -> Tensor:
     return fit_to_square(torch.from_numpy(scale.scale(head.voxels))[:, None], record.image_size)
 
 
-def _flipped(ours: nn.Module, theirs: "Run", images: Tensor, threshold: float) -> float:
+def _flipped(ours: nn.Module, theirs: Run, images: Tensor, threshold: float) -> float:
     with torch.inference_mode():
         expected = ours(images) >= threshold
     return float(((theirs(images) >= threshold) != expected).float().mean())
-
-
-Run = Callable[[Tensor], Tensor]
-"""Images `(N, 1, S, S)` to probabilities of the same shape."""
 
 
 def _write_onnx(network: nn.Module, images: Tensor, file: Path) -> None:

@@ -103,14 +103,14 @@ def _layer(layer: nn.Module, parts: Parts) -> Parts:
             )
             return [made if layer.bias is None else ops.add(made, _of_channels(layer.bias))]
         case nn.MaxPool2d(padding=0, dilation=1, ceil_mode=False):
-            edge = (
-                layer.kernel_size
-                if isinstance(layer.kernel_size, tuple)
-                else [layer.kernel_size] * 2
-            )
-            step = layer.stride if isinstance(layer.stride, tuple) else [layer.stride] * 2
-            return [ops.max_pool(_whole(parts), list(step), [0, 0], [0, 0], list(edge))]
+            edge, step = _pair(layer.kernel_size), _pair(layer.stride)
+            return [ops.max_pool(_whole(parts), step, [0, 0], [0, 0], edge)]
     raise EngineError(_untranslatable(f"the layer {layer}"))
+
+
+def _pair(size: int | tuple[int, ...]) -> list[int]:
+    """Rows and columns, for which PyTorch keeps one number where it was given one."""
+    return [size] * 2 if isinstance(size, int) else list(size)
 
 
 def _convolution(layer: nn.Conv2d, parts: Parts) -> Any:

@@ -119,7 +119,9 @@ def measure(
         lesions_ml = np.sort(sizes * voxel_ml)[::-1].tolist()
         if affine is not None:
             largest = labels == sizes.argmax() + 1
-            edges = _slice_edges(slice_coordinates, len(mask))
+            # (K + 1,) coordinates of the lower face of each slice, and the upper one of the last.
+            first = 0.0 if slice_coordinates is None else slice_coordinates[0]
+            edges = first - shares[0] / 2 + np.append(0.0, np.cumsum(shares))
             a_mm, b_mm = _diameters(largest, steps[:, 1:])
             # Perpendicular to the slice, whatever the tilt of the stack.
             thickness_mm = voxel_ml * 1000 / pixel_mm2 * shares
@@ -193,13 +195,6 @@ def _require(
         raise ValueError(
             f"slice_coordinates are {coordinates.tolist()}, expected {len(mask)} increasing numbers"
         )
-
-
-def _slice_edges(coordinates: NDArray[np.float64] | None, num_slices: int) -> NDArray[np.float64]:
-    """(K + 1,) coordinates of the lower face of each slice, and of the upper face of the last."""
-    shares = slice_shares(coordinates, num_slices)
-    first = 0.0 if coordinates is None else coordinates[0]
-    return np.asarray(first - shares[0] / 2 + np.append(0.0, np.cumsum(shares)))
 
 
 def _weighted_extent(lesion: NDArray[np.bool_], thickness_mm: NDArray[np.float64]) -> float:

@@ -15,13 +15,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from hemaseg.models.blocks import (
-    DoubleConv,
-    Network,
-    in_a_row,
-    require_width,
-    rise,
-)
+from hemaseg.models.blocks import DoubleConv, Network, in_a_row, require_width, rise
 from hemaseg.models.recomputation import recomputed
 
 

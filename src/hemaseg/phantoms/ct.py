@@ -102,11 +102,7 @@ def attenuation_hu(age: Age, random: np.random.Generator) -> NDArray[np.float32]
 
 
 def render_ct(
-    labels: Labels,
-    num_planes: int,
-    age: Age,
-    scanner: Scanner,
-    random: np.random.Generator,
+    labels: Labels, num_planes: int, age: Age, scanner: Scanner, random: np.random.Generator
 ) -> NDArray[np.int16]:
     """`(K, H, W)` in HU.
 

@@ -41,6 +41,8 @@ BOUNDS = {
     "volume_ml": (0.01, 200.0),
 }
 """Least and largest value of options that are numbers."""
+NUM_PLANES = 3
+"""Planes that a slice is the mean of."""
 MAX_VOXELS = 2**25
 """Of one head: 128 slices of 512x512, which take 6 GiB while they are made."""
 _THINNEST_MM, _LONGEST_MM = 4.0, 165.0
@@ -112,10 +114,6 @@ class Head:
     hematomas: tuple[Hematoma, ...]
     hematoma_ml: float
     ventricular_ml: float
-
-
-NUM_PLANES = 3
-"""Planes that a slice is the mean of."""
 
 
 def synthesise(seed: int, options: HeadOptions | None = None) -> Head:

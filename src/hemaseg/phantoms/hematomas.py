@@ -48,6 +48,12 @@ SITES = (
     Site("cerebellum", 0.1, (-36.0, 60.0, 22.0), (6.0, 9.0, 11.0), 40.0),
     Site("pons", 0.05, (-30.0, 25.0, 0.0), (5.0, 3.0, 3.0), 15.0),
 )
+MASSES = (
+    (Tissue.SCAR, Tissue.SCAR),
+    (Tissue.EDEMA, Tissue.EDEMA),
+    (Tissue.FLUID, Tissue.SCAR),
+)
+"""Core and rim of look-alikes: solid, swollen, with a cyst."""
 
 
 @dataclass(frozen=True)
@@ -185,14 +191,6 @@ def add_masses(volume: Volume, num: int, random: np.random.Generator) -> None:
                 (Tissue.FLUID, Tissue.EDEMA, Tissue.SCAR)
             )
         held[grown.box] |= is_mass
-
-
-MASSES = (
-    (Tissue.SCAR, Tissue.SCAR),
-    (Tissue.EDEMA, Tissue.EDEMA),
-    (Tissue.FLUID, Tissue.SCAR),
-)
-"""Core and rim of look-alikes: solid, swollen, with a cyst."""
 
 
 def _add_foci(volume: Volume, held: NDArray[np.bool_], random: np.random.Generator) -> None:

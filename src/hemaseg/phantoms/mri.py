@@ -128,11 +128,7 @@ def _random_contrast(random: np.random.Generator) -> NDArray[np.float32]:
 
 
 def render_mri(
-    labels: Labels,
-    num_planes: int,
-    sequence: Sequence,
-    age: Age,
-    random: np.random.Generator,
+    labels: Labels, num_planes: int, sequence: Sequence, age: Age, random: np.random.Generator
 ) -> NDArray[np.int16]:
     """`(K, H, W)` signal, never negative, on an arbitrary scale.
 

@@ -9,12 +9,11 @@ from typing import Literal
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from hemaseg.errors import ConfigError
-from hemaseg.files import PARTIAL, whole_file
+from hemaseg.files import PARTIAL, csv_text, whole_file, write_text
 from hemaseg.phantoms.dicom_writing import write_series
 from hemaseg.phantoms.heads import Head, HeadOptions, synthesise
 
@@ -88,8 +87,7 @@ def write_heads(
         if progress is not None:
             progress(number, len(seeds))
     for name, table in ((CASES, cases), (FACTS, facts)):
-        with whole_file(folder / name) as partial:
-            pd.DataFrame(table).to_csv(partial, index=False, lineterminator="\n")
+        write_text(folder / name, csv_text(table[0] if table else (), table))
     return facts
 
 

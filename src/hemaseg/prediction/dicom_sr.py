@@ -10,12 +10,7 @@ from pydicom.uid import SegmentationStorage
 
 from hemaseg.dicom.attributes import quiet_pydicom
 from hemaseg.dicom.objects import object_bytes
-from hemaseg.dicom.references import (
-    blank_identity,
-    content_uid,
-    copy_identity,
-    source_references,
-)
+from hemaseg.dicom.references import blank_identity, content_uid, copy_identity, source_references
 from hemaseg.dicom.seg import TRACKING_ID, Algorithm
 from hemaseg.files import whole_file
 from hemaseg.metrics.measurement import Measurement
@@ -131,10 +126,7 @@ def _content(
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
-    procedures = {
-        "CT": codes.LN.CTUnspecifiedBodyRegion,
-        "MRI": codes.LN.MRIUnspecifiedBodyRegion,
-    }
+    procedures = {"CT": codes.LN.CTUnspecifiedBodyRegion, "MRI": codes.LN.MRIUnspecifiedBodyRegion}
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=content_uid("device", [], repr(algorithm)),
         name="hemaseg",

@@ -1,15 +1,18 @@
 """Which slices a report shows, and their reading: image, reference, and the mask of each arm."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from hemaseg.errors import ComparisonError
-from hemaseg.reporting.study_folder import REMEDY, StudyFolder, read_table, run_path
+from hemaseg.reporting.study_folder import REMEDY, StudyFolder, read_table
 from hemaseg.scans.images import read_mask, read_scan
 from hemaseg.scans.scan import Scan
+from hemaseg.studies.runs import run_path
 
 
 @dataclass(frozen=True)
@@ -89,25 +92,13 @@ def _read_example(study: StudyFolder, role: str, cell: tuple[str, str, str]) -> 
     predictions = []
     for arm in study.arms:
         path = study.path / run_path(arm, fold, seed) / "predictions" / "predictions.csv"
-        table = read_table(path)
-        # A volume is one row with an empty slice, a stack is one row for each slice.
-        shown = table[(table["subject"] == subject) & table["slice"].isin(["", slice_name])]
-        if len(shown) != 1:
-            raise ComparisonError(
-                f"{path}: {len(shown)} rows for subject {subject}, slice {slice_name}, expected 1."
-                " Predict with this run again."
-            )
-        files = {
-            column: path.parent / shown[column].iloc[0]
-            for column in ("image", "reference", "prediction")
-        }
-        predictions.append(_plane(read_mask(files["prediction"]), slice_name))
-    scan = read_scan(files["image"])
+        shown = _predicted_row(path, subject, slice_name)
+        predictions.append(_plane(read_mask(path.parent / shown["prediction"]), slice_name))
+    # All arms predicted the same image, so the last one tells as well as any where that lies.
+    scan = read_scan(path.parent / shown["image"])
     image = _plane(scan, slice_name)
-    label = shown["label"].iloc[0] if "label" in shown else ""
-    reference = _plane(
-        read_mask(files["reference"], label=int(label) if label else None), slice_name
-    )
+    label = int(shown["label"]) if shown.get("label") else None
+    reference = _plane(read_mask(path.parent / shown["reference"], label=label), slice_name)
     for name, mask in (("reference", reference), *zip(study.arms, predictions, strict=True)):
         if mask.shape != image.shape:
             raise ComparisonError(
@@ -127,6 +118,19 @@ def _read_example(study: StudyFolder, role: str, cell: tuple[str, str, str]) -> 
         predictions=tuple(predictions),
         dice=tuple(dice),
     )
+
+
+def _predicted_row(path: Path, subject: str, slice_name: str) -> "pd.Series[str]":
+    """The row of a slice in a list of predictions."""
+    table = read_table(path)
+    # A volume is one row with an empty slice, a stack is one row for each slice.
+    shown = table[(table["subject"] == subject) & table["slice"].isin(["", slice_name])]
+    if len(shown) != 1:
+        raise ComparisonError(
+            f"{path}: {len(shown)} rows for subject {subject}, slice {slice_name}, expected 1."
+            " Predict with this run again."
+        )
+    return shown.iloc[0]
 
 
 def _plane(scan: Scan, slice_name: str) -> NDArray[Any]:

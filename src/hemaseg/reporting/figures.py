@@ -1,89 +1,34 @@
 """One function per figure: tables in, a matplotlib `Figure` out. Captions are the report's.
 
-Every arm keeps one colour and one marker in all figures, given by its place in `arms`, the tuple
-of all arms of the study that each function takes. The colours are those of Okabe and Ito (Color
-Universal Design, 2008), which readers with any of the common colour vision deficiencies tell
-apart, without the yellow, which is too pale on white.
-
-No statistics are computed here: means over the runs of one arm are drawn as guides to the eye,
+Each takes `arms`, all arms of the study, whose places give them their colours (see `style`). No
+statistics are computed here: means over the runs of one arm are drawn as guides to the eye,
 means with an interval come from `summary.csv` and `pairs.csv`, limits of agreement from
 `volume_agreement.csv`.
 """
 
-import textwrap
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from hemaseg.comparison.wording import format_number, metric_label, num_decimals
-from hemaseg.files import whole_file
+from hemaseg.comparison.wording import metric_label, num_decimals
 from hemaseg.reporting.examples import Example
-
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# One more marker than colours: a pair of both repeats only after 56 arms.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-INK = "#222222"
-FAINT = "#B8B8B8"
-WIDTH_INCHES = 8.0
-PNG_DOTS_PER_INCH = 200
-
-_styled = matplotlib.rc_context(
-    {
-        "axes.edgecolor": "#777777",
-        "axes.labelcolor": INK,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.titlesize": 10.5,
-        "figure.constrained_layout.use": True,
-        "figure.labelsize": "medium",
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 10.5,
-        "legend.frameon": False,
-        "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
-        "svg.hashsalt": "hemaseg",  # otherwise the identifiers in the file differ from run to run
-        "text.color": INK,
-        "text.parse_math": False,  # names from the user may contain dollar signs
-        "xtick.color": INK,
-        "ytick.color": INK,
-    }
+from hemaseg.reporting.style import (
+    FAINT,
+    INK,
+    WIDTH_INCHES,
+    arm_panels,
+    draw_legend,
+    look,
+    number_text,
+    styled,
+    wrapped,
 )
-
-
-@_styled
-def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Paths of the SVG and the PNG file written for `figure`; equal figures give equal bytes.
-
-    Args:
-        figure: What a function of this module returned.
-        stem: Target without suffix. Existing files are replaced whole.
-    """
-    # One layout for both files: computing it takes longer than drawing.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    svg, png = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
-    # Dates and versions of the writer would make the files differ between runs and machines.
-    svg_metadata = {"Creator": None, "Date": None, "Format": None, "Type": None}
-    with whole_file(svg) as partial:
-        figure.savefig(partial, format="svg", dpi=PNG_DOTS_PER_INCH, metadata=svg_metadata)
-    with whole_file(png) as partial:
-        figure.savefig(partial, format="png", dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})
-    return svg, png
-
-
-def number_text(value: float, decimals: int, *, signed: bool = False) -> str:
-    """As `hemaseg.comparison.wording.format_number`, with a true minus sign."""
-    return format_number(value, decimals, signed=signed).replace("-", "\N{MINUS SIGN}")
 
 
 def size_column(scores: pd.DataFrame) -> str:
@@ -97,7 +42,7 @@ def size_column(scores: pd.DataFrame) -> str:
     return "reference_pixels" if scores["reference_ml"].isna().any() else "reference_ml"
 
 
-@_styled
+@styled
 def forest_figure(pairs: pd.DataFrame) -> Figure:
     """Mean difference and interval of each pair of arms; a band from minus to plus the margin.
 
@@ -122,7 +67,7 @@ def forest_figure(pairs: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def paired_figure(
     differences: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame, arms: Sequence[str]
 ) -> Figure:
@@ -147,7 +92,7 @@ def paired_figure(
     for _, subject in scores.sort_values("place").groupby("subject"):
         upper.plot(subject["place"], subject["score"], color=FAINT, alpha=strength, linewidth=0.8)
     for place, arm in enumerate(arms):
-        color, marker = _look(arms, arm)
+        color, marker = look(arms, arm)
         own = scores[scores["arm"] == arm]
         upper.plot(own["place"], own["score"], marker, color=color, alpha=strength, markersize=4)
         total = summary[summary["arm"] == arm]
@@ -155,7 +100,7 @@ def paired_figure(
         upper.plot(
             place + 0.12, total["mean"], marker, color=color, markeredgecolor=INK, markersize=8
         )
-    upper.set_xticks(range(len(arms)), _wrapped(arms, 16))
+    upper.set_xticks(range(len(arms)), wrapped(arms, 16))
     if len(arms) > 4:
         upper.tick_params(axis="x", labelrotation=30)
     upper.set_xlim(-0.5, len(arms) - 0.5)
@@ -178,7 +123,7 @@ def paired_figure(
     return figure
 
 
-@_styled
+@styled
 def lesion_size_figure(scores: pd.DataFrame, metric: str, arms: Sequence[str]) -> Figure:
     """Score against lesion size, one panel for each arm with all other arms in grey behind it.
 
@@ -194,9 +139,9 @@ def lesion_size_figure(scores: pd.DataFrame, metric: str, arms: Sequence[str]) -
     points = with_lesion.groupby(["arm", "subject"], as_index=False)[[size, metric]].agg(_mean)
     # Within less than a decade, powers of ten alone could leave the axis without a number.
     labelled = (1, 2, 5) if points[size].max() < 10 * points[size].min() else (1,)
-    figure, panels = _panels(arms)
+    figure, panels = arm_panels(arms)
     for arm, axes in zip(arms, panels, strict=True):
-        color, marker = _look(arms, arm)
+        color, marker = look(arms, arm)
         axes.plot(points[size], points[metric], ".", color="#DDDDDD", markersize=5)
         own = points[points["arm"] == arm]
         axes.plot(own[size], own[metric], marker, color=color, markersize=5, alpha=0.85)
@@ -209,7 +154,7 @@ def lesion_size_figure(scores: pd.DataFrame, metric: str, arms: Sequence[str]) -
     return figure
 
 
-@_styled
+@styled
 def volume_agreement_figure(
     volumes: pd.DataFrame, agreement: pd.DataFrame, arms: Sequence[str]
 ) -> Figure:
@@ -222,9 +167,9 @@ def volume_agreement_figure(
         agreement: Rows of `volume_agreement.csv`: bias, limits and their intervals.
         arms: All arms of the study.
     """
-    figure, panels = _panels(arms)
+    figure, panels = arm_panels(arms)
     for arm, axes in zip(arms, panels, strict=True):
-        color, marker = _look(arms, arm)
+        color, marker = look(arms, arm)
         axes.axhline(0.0, color="#777777", linewidth=1, zorder=1)
         levels = agreement[agreement["arm"] == arm]
         for name, style in (("bias", "-"), ("lower_limit", "--"), ("upper_limit", "--")):
@@ -249,13 +194,13 @@ def volume_agreement_figure(
     return figure
 
 
-@_styled
+@styled
 def validation_loss_figure(training: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Validation loss by epoch: thin, each run; thick, the mean up to where the first run ends."""
     return _curves(training, "validation_loss", "Validation loss", arms)
 
 
-@_styled
+@styled
 def training_time_figure(training: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Cumulative training time by epoch, lines as in `validation_loss_figure`."""
     seconds, unit = _unit_of_time(training["cumulative_s"].max())
@@ -263,7 +208,7 @@ def training_time_figure(training: pd.DataFrame, arms: Sequence[str]) -> Figure:
     return _curves(in_unit, "cumulative_s", f"Cumulative training time ({unit})", arms)
 
 
-@_styled
+@styled
 def time_to_dice_figure(times: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Median training time until a validation Dice is reached; a line ends where it is undefined.
 
@@ -275,7 +220,7 @@ def time_to_dice_figure(times: pd.DataFrame, arms: Sequence[str]) -> Figure:
     figure = Figure(figsize=(WIDTH_INCHES, 3.6))
     axes = figure.subplots()
     for arm in arms:
-        color, marker = _look(arms, arm)
+        color, marker = look(arms, arm)
         own = times[times["arm"] == arm].dropna(subset="median_s")
         axes.plot(
             own["validation_dice"], own["median_s"] / seconds, marker, ls="-", color=color, lw=1.8
@@ -284,7 +229,7 @@ def time_to_dice_figure(times: pd.DataFrame, arms: Sequence[str]) -> Figure:
     axes.set_xlim(0, 1)
     axes.set_ylabel(f"Median training time ({unit})")
     axes.set_ylim(bottom=0)
-    _legend(figure, arms, linestyle="-")
+    draw_legend(figure, arms, linestyle="-")
     return figure
 
 
@@ -297,7 +242,7 @@ def _unit_of_time(longest_s: float) -> tuple[int, str]:
     )
 
 
-@_styled
+@styled
 def cost_figure(costs: pd.DataFrame, summary: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Mean score and its interval against inference time and against number of parameters.
 
@@ -316,17 +261,17 @@ def cost_figure(costs: pd.DataFrame, summary: pd.DataFrame, arms: Sequence[str])
         axes.margins(x=0.1)
         columns = points[["arm", column, "mean", "ci_low", "ci_high"]]
         for arm, cost, mean, low, high in columns.itertuples(index=False):
-            color, marker = _look(arms, arm)
+            color, marker = look(arms, arm)
             axes.plot([cost / unit] * 2, [low, high], color=INK, linewidth=1.5)
             axes.plot(cost / unit, mean, marker, color=color, markeredgecolor=INK, markersize=9)
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
     panels[0].set_ylabel(metric_label(summary["metric"].iloc[0]))
-    _legend(figure, arms, linestyle="none")
+    draw_legend(figure, arms, linestyle="none")
     return figure
 
 
-@_styled
+@styled
 def examples_figure(examples: Sequence[Example], arms: Sequence[str]) -> Figure:
     """Slices as rows; image, reference and the mask of each arm as columns.
 
@@ -334,7 +279,7 @@ def examples_figure(examples: Sequence[Example], arms: Sequence[str]) -> Figure:
     """
     num_columns = 2 + len(arms)
     cell = max(WIDTH_INCHES / num_columns, 1.2)
-    titles = ["Image", "Reference", *_wrapped(arms, int(11 * cell))]
+    titles = ["Image", "Reference", *wrapped(arms, int(11 * cell))]
     figure = Figure(figsize=(cell * num_columns, (cell + 0.3) * len(examples) + 0.2))
     panels = figure.subplots(len(examples), num_columns, squeeze=False)
     for row, (example, cells) in enumerate(zip(examples, panels, strict=True)):
@@ -349,7 +294,7 @@ def examples_figure(examples: Sequence[Example], arms: Sequence[str]) -> Figure:
         _draw_mask(cells[1], example.reference, "white")
         for place, arm in enumerate(arms):
             axes = cells[2 + place]
-            _draw_mask(axes, example.predictions[place], _look(arms, arm)[0])
+            _draw_mask(axes, example.predictions[place], look(arms, arm)[0])
             _draw_outline(axes, example.reference, "white", linestyle="dotted")
             axes.set_xlabel(f"Dice {number_text(example.dice[place], 2)}")
         for axes in cells:
@@ -357,43 +302,8 @@ def examples_figure(examples: Sequence[Example], arms: Sequence[str]) -> Figure:
     return figure
 
 
-def _panels(arms: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each arm, up to three side by side, all of one scale."""
-    num_columns = min(len(arms), 3)
-    num_rows = -(-len(arms) // num_columns)
-    figure = Figure(figsize=(WIDTH_INCHES, 0.4 + 2.7 * num_rows))
-    grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    panels = list(grid.flat)
-    for axes in panels[len(arms) :]:
-        axes.set_visible(False)
-    for arm, axes in zip(arms, panels, strict=False):
-        axes.set_title(textwrap.shorten(arm, 40, placeholder="..."))
-    return figure, panels[: len(arms)]
-
-
 def _mean(values: "pd.Series[float]") -> float:
     return float(values.to_numpy().mean())
-
-
-def _look(arms: Sequence[str], arm: str) -> tuple[str, str]:
-    """Colour and marker of an arm."""
-    place = arms.index(arm)
-    return COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
-
-
-def _wrapped(arms: Sequence[str], num_letters: int) -> list[str]:
-    """Names of the arms in lines of about `num_letters`."""
-    return [textwrap.fill(arm, num_letters, break_long_words=False) for arm in arms]
-
-
-def _legend(figure: Figure, arms: Sequence[str], *, linestyle: Literal["-", "none"]) -> None:
-    """One legend above all panels."""
-    handles = [
-        Line2D([], [], color=color, marker=marker, linestyle=linestyle, label=arm)
-        for arm in arms
-        for color, marker in (_look(arms, arm),)
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(arms), 4))
 
 
 def _pair_labels(pairs: pd.DataFrame) -> list[str]:
@@ -430,7 +340,7 @@ def _curves(training: pd.DataFrame, column: str, label: str, arms: Sequence[str]
     figure = Figure(figsize=(WIDTH_INCHES, 3.6))
     axes = figure.subplots()
     for arm in arms:
-        color, marker = _look(arms, arm)
+        color, marker = look(arms, arm)
         own = training[training["arm"] == arm]
         runs = own.pivot(index="epoch", columns=["fold", "seed"], values=column)
         axes.plot(runs.index, runs, color=color, linewidth=0.8, alpha=0.45)
@@ -441,7 +351,7 @@ def _curves(training: pd.DataFrame, column: str, label: str, arms: Sequence[str]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(label)
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), None)
-    _legend(figure, arms, linestyle="-")
+    draw_legend(figure, arms, linestyle="-")
     return figure
 
 

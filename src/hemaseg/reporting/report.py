@@ -7,6 +7,7 @@ thresholds and calibration over the runs of an arm.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from hemaseg.comparison.wording import format_p, metric_label, num_decimals
 from hemaseg.errors import ComparisonError
 from hemaseg.files import write_text
 from hemaseg.reporting import figures
-from hemaseg.reporting.examples import read_examples
+from hemaseg.reporting.examples import Example, read_examples
 from hemaseg.reporting.study_folder import RUN, StudyFolder, read_study_folder
+from hemaseg.reporting.style import number_text, save_figure
 
 FIGURE_NAMES = (
     "differences",
@@ -85,44 +87,23 @@ def write_report(study_folder: Path) -> Path:
     costs = None if study.costs is None else _cost_table(study.costs)
     known_metrics, undefined_metrics = _known_metrics(study.all_metrics)
     examples = read_examples(study)
-    drawn = {
-        "differences": figures.forest_figure(tables["pairs"]),
-        "paired_scores": figures.paired_figure(**tables, arms=study.arms),
-    }
-    has_lesion = study.scores["reference_pixels"] > 0
-    if has_lesion.any():
-        drawn["lesion_size"] = figures.lesion_size_figure(study.scores, metric, study.arms)
-    volumes, agreement = study.volumes, study.volume_agreement
-    if volumes is not None and agreement is not None and agreement["num_subjects"].any():
-        drawn["volume_agreement"] = figures.volume_agreement_figure(volumes, agreement, study.arms)
-    if examples:
-        drawn["examples"] = figures.examples_figure(examples, study.arms)
-    if study.training is not None:
-        drawn["validation_loss"] = figures.validation_loss_figure(study.training, study.arms)
-        drawn["training_time"] = figures.training_time_figure(study.training, study.arms)
-    if study.time_to_dice is not None:
-        drawn["time_to_dice"] = figures.time_to_dice_figure(study.time_to_dice, study.arms)
-    if costs is not None:
-        drawn["cost"] = figures.cost_figure(costs, tables["summary"], study.arms)
+    drawn = _draw(study, tables, costs, examples)
     try:
         svgs = _save_figures(drawn, study_folder / "figures")
-        page = (
-            _environment()
-            .get_template("report.html")
-            .render(
-                study=study,
-                **tables,
-                key_table=_key_table(study, tables["summary"], costs),
-                costs=costs,
-                all_metrics=known_metrics,
-                undefined_metrics=undefined_metrics,
-                examples=examples,
-                figures=svgs,
-                counts=_count(study, tables["differences"], len(tables["pairs"])),
-                reference_volumes=_reference_volumes(study.scores),
-                tolerance_mm=_tolerances(study.scores),
-                size_column=figures.size_column(study.scores),
-            )
+        template = _environment().get_template("report.html")
+        page = template.render(
+            study=study,
+            **tables,
+            key_table=_key_table(study, tables["summary"], costs),
+            costs=costs,
+            all_metrics=known_metrics,
+            undefined_metrics=undefined_metrics,
+            examples=examples,
+            figures=svgs,
+            counts=_count(study, tables["differences"], len(tables["pairs"])),
+            reference_volumes=_reference_volumes(study.scores),
+            tolerance_mm=_tolerances(study.scores),
+            size_column=figures.size_column(study.scores),
         )
         write_text(study_folder / "report.html", page)
     except OSError as error:
@@ -131,6 +112,35 @@ def write_report(study_folder: Path) -> Path:
             " written to and that the disk has space."
         ) from error
     return study_folder / "report.html"
+
+
+def _draw(
+    study: StudyFolder,
+    tables: dict[str, pd.DataFrame],
+    costs: pd.DataFrame | None,
+    examples: Sequence[Example],
+) -> dict[str, Figure]:
+    """The figures of `FIGURE_NAMES` whose tables are there; `tables` are those of the metric."""
+    metric, arms = study.comparison.metric, study.arms
+    drawn = {
+        "differences": figures.forest_figure(tables["pairs"]),
+        "paired_scores": figures.paired_figure(**tables, arms=arms),
+    }
+    if (study.scores["reference_pixels"] > 0).any():
+        drawn["lesion_size"] = figures.lesion_size_figure(study.scores, metric, arms)
+    volumes, agreement = study.volumes, study.volume_agreement
+    if volumes is not None and agreement is not None and agreement["num_subjects"].any():
+        drawn["volume_agreement"] = figures.volume_agreement_figure(volumes, agreement, arms)
+    if examples:
+        drawn["examples"] = figures.examples_figure(examples, arms)
+    if study.training is not None:
+        drawn["validation_loss"] = figures.validation_loss_figure(study.training, arms)
+        drawn["training_time"] = figures.training_time_figure(study.training, arms)
+    if study.time_to_dice is not None:
+        drawn["time_to_dice"] = figures.time_to_dice_figure(study.time_to_dice, arms)
+    if costs is not None:
+        drawn["cost"] = figures.cost_figure(costs, tables["summary"], arms)
+    return drawn
 
 
 def _cost_table(costs: pd.DataFrame) -> pd.DataFrame:
@@ -244,7 +254,7 @@ def _environment() -> Environment:
 def _number(value: float | None, decimals: int = 0, *, signed: bool = False) -> Markup:
     """A rounded number that carries the exact one, as it is in the table, in its markup."""
     exact = float("nan") if value is None else float(value)
-    text = figures.number_text(exact, decimals, signed=signed)
+    text = number_text(exact, decimals, signed=signed)
     return _traceable(exact, text)
 
 
@@ -277,7 +287,7 @@ def _save_figures(drawn: dict[str, Figure], folder: Path) -> dict[str, Markup]:
             (folder / f"{name}.svg").unlink(missing_ok=True)
             (folder / f"{name}.png").unlink(missing_ok=True)
     return {
-        name: _inline_svg(figures.save_figure(figure, folder / name)[0].read_text("utf-8"), name)
+        name: _inline_svg(save_figure(figure, folder / name)[0].read_text("utf-8"), name)
         for name, figure in drawn.items()
     }
 

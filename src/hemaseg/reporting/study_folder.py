@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from hemaseg.cohorts.split import Split, read_split
 from hemaseg.config import StudyConfig, read_config
 from hemaseg.errors import ComparisonError
+from hemaseg.studies.runs import run_path
+from hemaseg.studies.study import PLAN
 
 ReadT = TypeVar("ReadT")
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -220,7 +222,7 @@ def read_study_folder(folder: Path) -> StudyFolder:
         provenance=_if_there(_read_json, folder / "provenance.json", Provenance),
         split=_if_there(read_split, folder / "split.json"),
         settings=_read_settings(folder, scores),
-        is_as_planned=_is_as_planned(folder / "runs" / "study.toml", comparison, pairs),
+        is_as_planned=_is_as_planned(folder / PLAN, comparison, pairs),
         scores=scores,
         slices=_if_there(read_table, folder / "scores_slices.csv"),
         training=_if_there(read_table, folder / "training.csv"),
@@ -283,16 +285,6 @@ def _is_as_planned(path: Path, comparison: ComparisonRecord, pairs: pd.DataFrame
         comparison.alpha,
         set(zip(tested["arm_a"], tested["arm_b"], strict=True)),
     )
-
-
-def run_path(arm: str, fold: str, seed: str) -> str:
-    """A run folder within the study folder.
-
-    Example:
-        >>> run_path("U-Net", "0", "1")
-        'runs/U-Net/fold-0_seed-1'
-    """
-    return f"runs/{arm}/fold-{fold}_seed-{seed}"
 
 
 def _read_text(path: Path) -> str:

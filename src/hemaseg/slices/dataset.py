@@ -3,7 +3,7 @@
 Shape legend: N slices, H rows, W columns (here both `image_size`).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -207,7 +207,11 @@ def load_slices(
     cohort: Cohort, recipe: Recipe, *, progress: Callable[[int, int], None] | None = None
 ) -> SliceSet:
     """All slices of a cohort that have a reference mask, in memory; see `decoded_slices`."""
-    parts = list(decoded_slices(cohort, recipe, progress=progress))
+    return join_slices(list(decoded_slices(cohort, recipe, progress=progress)))
+
+
+def join_slices(parts: Sequence[SliceSet]) -> SliceSet:
+    """The slices of one or more sets of one size, in their order."""
     return SliceSet(
         torch.cat([part.images for part in parts]),
         torch.cat([part.masks for part in parts]),

@@ -1,7 +1,9 @@
 """The tables of all runs of a study, joined."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -10,6 +12,9 @@ from hemaseg.comparison.paired import write_table
 from hemaseg.errors import CheckpointError
 from hemaseg.evaluation.tables import read_scores
 from hemaseg.studies.runs import PlannedRun
+
+if TYPE_CHECKING:
+    from hemaseg.training.checkpoint import RunRecord
 
 
 def gather(
@@ -28,42 +33,19 @@ def gather(
     Raises:
         EvaluationError, CheckpointError: A table or record of a run is missing or damaged.
     """
-    from hemaseg.models.cost import model_cost
     from hemaseg.training.checkpoint import RUN, RunRecord, read_record
 
-    tables: dict[str, list[pd.DataFrame]] = {
-        "scores": [], "scores_slices": [], "scores_batches": [], "training": [], "costs": []
-    }  # fmt: skip
+    tables: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
     for run in runs:
         scores = read_scores(run.score_files[0])
         record = read_record(run.folder / RUN, RunRecord)
-        size = model_cost(
-            run.config.model.name,
-            run.config.model.options,
-            image_size=run.config.recipe.slices.image_size,
-        )
         training = _read_training(run.folder / "training.csv")
-        costs = pd.DataFrame(
-            {
-                "model": [run.config.model.name],
-                "num_parameters": [size.num_parameters],
-                "num_multiply_adds": [size.num_multiply_adds],
-                "num_epochs": [record.num_epochs_done],
-                "best_epoch": [record.best_epoch],
-                "epoch_s": [training["epoch_s"].median()],
-                "training_s": [record.training_s],
-                "inference_slices_per_s": [record.inference_slices_per_s],
-                "peak_memory_mib": [record.peak_memory_mib],
-                "device": [record.device],
-                "ran_alone": [record.ran_alone],
-            }
-        )
         for name, table in (
             ("scores", scores.subjects),
             ("scores_slices", scores.slices),
             ("scores_batches", scores.batches),
             ("training", training),
-            ("costs", costs),
+            ("costs", _costs(run, record, training)),
         ):
             table.insert(0, "arm", run.arm.name)
             table.insert(1, "fold", run.fold)
@@ -74,6 +56,29 @@ def gather(
     for name, table in joined.items():
         write_table(table, folder / f"{name}.csv", warning=warning)
     return joined["scores"], joined["scores_batches"]
+
+
+def _costs(run: PlannedRun, record: "RunRecord", training: pd.DataFrame) -> pd.DataFrame:
+    """The one row of a run in `costs.csv`."""
+    from hemaseg.models.cost import model_cost
+
+    model = run.config.model
+    size = model_cost(model.name, model.options, image_size=run.config.recipe.slices.image_size)
+    return pd.DataFrame(
+        {
+            "model": [model.name],
+            "num_parameters": [size.num_parameters],
+            "num_multiply_adds": [size.num_multiply_adds],
+            "num_epochs": [record.num_epochs_done],
+            "best_epoch": [record.best_epoch],
+            "epoch_s": [training["epoch_s"].median()],
+            "training_s": [record.training_s],
+            "inference_slices_per_s": [record.inference_slices_per_s],
+            "peak_memory_mib": [record.peak_memory_mib],
+            "device": [record.device],
+            "ran_alone": [record.ran_alone],
+        }
+    )
 
 
 def _read_training(path: Path) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import os
 import platform
 import shlex
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,10 +40,7 @@ def write_provenance(
     }
     if cohort is not None:
         marked = cohort.marked()
-        sites: dict[str, int] = {}
-        for subject in cohort.subjects:
-            site = cohort.of_subject(subject)[0].site or "unknown"
-            sites[site] = sites.get(site, 0) + 1
+        sites = {image.subject: image.site or "unknown" for image in cohort.images}
         content["cohort"] = {
             "name": config.name if config else "",
             "num_subjects": len(cohort.subjects),
@@ -50,7 +48,7 @@ def write_provenance(
             "num_marked_subjects": len(marked.subjects),
             "num_marked_images": len(marked.images),
             "num_images_with_lesion": sum(image.has_lesion for image in cohort.images),
-            "sites": sites,
+            "sites": Counter(sites.values()),
             "modality": ", ".join(sorted({image.modality or "unknown" for image in cohort.images})),
             "sha256": cohort.sha256,
             "description": config.data_notice if config else "",

@@ -111,21 +111,14 @@ def run_study(
         higher_is_better=is_higher_better(settings.metric, None),
     )
     write_comparison(
-        comparison,
-        study.folder,
-        paper=paper_analysis(batches),
-        warning=study.split.warning,
+        comparison, study.folder, paper=paper_analysis(batches), warning=study.split.warning
     )
     write_provenance(study.folder, cohort=study.cohort, split=study.split, config=study.config)
     return comparison
 
 
 def run_one(
-    study: Study,
-    number: int,
-    progress: Progress | None = None,
-    *,
-    tracking: Tracking = NOWHERE,
+    study: Study, number: int, progress: Progress | None = None, *, tracking: Tracking = NOWHERE
 ) -> PlannedRun:
     """Train, predict and score one run as far as that is missing, and compare nothing.
 
@@ -203,11 +196,7 @@ def _run_at_once(
         *chain.from_iterable(("--track", name) for name in trackers),
     )
     jobs = [
-        Job(
-            run.name,
-            (*command, *options, "--run", str(run.number)),
-            run.folder / LOG,
-        )
+        Job(run.name, (*command, *options, "--run", str(run.number)), run.folder / LOG)
         for run in missing
     ]
     import torch

@@ -64,6 +64,16 @@ class PlannedRun:
         return one, two, three
 
 
+def run_path(arm: str, fold: int | str, seed: int | str) -> str:
+    """A run folder within the study folder.
+
+    Example:
+        >>> run_path("U-Net", 0, 1)
+        'runs/U-Net/fold-0_seed-1'
+    """
+    return f"runs/{arm}/fold-{fold}_seed-{seed}"
+
+
 def require_memory_of_all(runs: Sequence[PlannedRun], num_jobs: int) -> None:
     """Check that each of these trainings fits into memory, and the largest of them together.
 
@@ -135,10 +145,8 @@ def complete_run(
     """
     selected = parts(split, cohort, run.fold)
     if not is_trained(run, split):
-        for file in (
-            run.list_of_predictions,
-            *run.score_files,
-        ):  # of weights that are about to be replaced
+        # Those that are there are of weights that are about to be replaced.
+        for file in (run.list_of_predictions, *run.score_files):
             file.unlink(missing_ok=True)
         was_alone = _was_alone(run)
         try:

@@ -37,7 +37,7 @@ from hemaseg.config import (
 )
 from hemaseg.errors import ComparisonError, ConfigError, SplitError
 from hemaseg.studies.provenance import write_provenance
-from hemaseg.studies.runs import PlannedRun
+from hemaseg.studies.runs import PlannedRun, run_path
 
 PLAN = "runs/study.toml"
 """In a study folder: its settings, as they were before the first run; written once."""
@@ -108,7 +108,7 @@ def open_study(path: Path, folder: Path) -> Study:
                 recipe=recipes[arm.recipe],
             ),
             fold=fold,
-            folder=folder / "runs" / arm.name / f"fold-{fold}_seed-{seed}",
+            folder=folder / run_path(arm.name, fold, seed),
         )
         for number, (seed, fold, arm) in enumerate(plan, 1)
     )

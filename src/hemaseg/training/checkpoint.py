@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -22,12 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hemaseg.config import IntensityConfig, ModelConfig, Positive, Section, Share
+from hemaseg.config import IntensityConfig, ModelConfig, Positive, Section, SectionT, Share
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256, whole_file, write_text
 from hemaseg.metrics.calibration import Calibration
 from hemaseg.models.catalogue import build_model, require_image_size
 from hemaseg.slices.appearance import Appearance
+from hemaseg.training.device import Precision
 
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
@@ -92,7 +93,7 @@ class RunRecord(Section):
     status: Literal["running", "complete", "interrupted", "failed"]
     message: str = ""
     device: str
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     software: Software
     num_processes: int = 1
     """That trained together, one for each device."""
@@ -144,15 +145,12 @@ def software() -> Software:
     )
 
 
-RecordT = TypeVar("RecordT", bound=Section)
-
-
 def write_record(record: Section, path: Path) -> None:
     """Write a record as JSON, whole or not at all."""
     write_text(path, record.model_dump_json(indent=2) + "\n")
 
 
-def read_record(path: Path, kind: type[RecordT]) -> RecordT:
+def read_record(path: Path, kind: type[SectionT]) -> SectionT:
     """Read and check a record.
 
     Raises:

@@ -16,6 +16,17 @@ from hemaseg.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
 
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
+"""Parameters of glibc's malloc (man 3 mallopt), which `kept_memory` sets and sets back."""
+_KEEP = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**28}
+_GIVE_BACK = {
+    _M_MMAP_MAX: 65536,
+    # Where glibc's own adaptation ends once large blocks were freed; a call of mallopt stops it.
+    _M_MMAP_THRESHOLD: 2**25,
+    _M_TRIM_THRESHOLD: 2**26,
+    _M_TOP_PAD: 2**17,
+}
+
 
 def choose_device(name: str) -> torch.device:
     """`auto` to CUDA, else MPS, else CPU; any other name to that device or an error.
@@ -111,18 +122,6 @@ def kept_memory(is_on: bool) -> Iterator[None]:
         for parameter, value in _GIVE_BACK.items():
             libc.mallopt(parameter, value)
         libc.malloc_trim(0)
-
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
-"""Of malloc.h; man 3 mallopt."""
-_KEEP = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**28}
-_GIVE_BACK = {
-    _M_MMAP_MAX: 65536,
-    # Where glibc's own adaptation ends once large blocks were freed; a call of mallopt stops it.
-    _M_MMAP_THRESHOLD: 2**25,
-    _M_TRIM_THRESHOLD: 2**26,
-    _M_TOP_PAD: 2**17,
-}
 
 
 def reset_peak_memory(device: torch.device) -> None:

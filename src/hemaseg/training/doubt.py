@@ -16,12 +16,7 @@ from hemaseg.training.device import memory_format
 
 
 def add_doubt(
-    folder: Path,
-    training: SliceSet,
-    validation: SliceSet,
-    *,
-    device: torch.device,
-    batch_size: int,
+    folder: Path, training: SliceSet, validation: SliceSet, *, device: torch.device, batch_size: int
 ) -> Calibration:
     """Calibrate the weights in a run folder, describe the training scans, and add to `model.json`.
 
@@ -43,10 +38,7 @@ def add_doubt(
     layout = memory_format(device)
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
     calibration = calibrate(_logit_counts(network, validation, batch_size))
-    update = {
-        "temperature": calibration.temperature,
-        "appearance": describe_appearance(training),
-    }
+    update = {"temperature": calibration.temperature, "appearance": describe_appearance(training)}
     write_record(record.model_copy(update=update), folder / MODEL)
     return calibration
 

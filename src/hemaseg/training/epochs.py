@@ -103,22 +103,7 @@ class Epochs:
                 written; after it, who calls writes one, as for whatever comes then.
         """
         state = self.state
-        if start is not None:
-            state.network.load_state_dict(start.network.state_dict())
-        if checkpoint is not None:
-            checkpoint.restore(state, self._identity)
-            if self._processes.is_first and state.done:
-                self._restore_best(checkpoint)
-        reset_peak_memory(self._device)
-        joined = self._processes.join(state.network)
-        if self._record.slices_on_device:
-            self._training = self._training.on(self._device)
-            self._validation = self._validation.on(self._device)
-        if self._record.passes_recorded:
-            slices, training = self._recipe.slices, self._recipe.training
-            joined = Recorded(
-                joined.train(), training.batch_size, slices.image_size, self._record.precision
-            )
+        joined = self._begin(start, checkpoint)
         last_s = time.monotonic()
 
         def keep() -> None:
@@ -162,6 +147,27 @@ class Epochs:
                 self._tracker.epoch(values.pop("epoch"), values)
         if self._processes.any(stop.kind is not None):
             raise stop.kind or KeyboardInterrupt
+
+    def _begin(self, start: Start | None, checkpoint: Checkpoint | None) -> nn.Module:
+        """Put everything where it was or shall be; what a step runs."""
+        state = self.state
+        if start is not None:
+            state.network.load_state_dict(start.network.state_dict())
+        if checkpoint is not None:
+            checkpoint.restore(state, self._identity)
+            if self._processes.is_first and state.done:
+                self._restore_best(checkpoint)
+        reset_peak_memory(self._device)
+        joined = self._processes.join(state.network)
+        if self._record.slices_on_device:
+            self._training = self._training.on(self._device)
+            self._validation = self._validation.on(self._device)
+        if not self._record.passes_recorded:
+            return joined
+        slices, training = self._recipe.slices, self._recipe.training
+        return Recorded(
+            joined.train(), training.batch_size, slices.image_size, self._record.precision
+        )
 
     def finish(self, status: Status, message: str, calibration: Calibration | None) -> RunRecord:
         """Say in `run.json` and to the tracker how it ended; what was said."""
@@ -285,7 +291,7 @@ class Epochs:
         if state.plateau is not None:
             state.plateau.step(validation_loss)
         epoch_s = time.perf_counter() - begin_s
-        peaks = [_known(peak_memory_mib(self._device)), *(e.peak_memory_mib for e in state.done)]
+        peaks = [peak_memory_mib(self._device), *(before.peak_memory_mib for before in state.done)]
         row = Epoch(
             epoch=epoch,
             training_loss=state.sum_loss / self._num_steps,
@@ -295,7 +301,7 @@ class Epochs:
             epoch_s=epoch_s,
             cumulative_s=epoch_s + (state.done[-1].cumulative_s if state.done else 0.0),
             slices_per_s=len(state.order) / training_s,
-            peak_memory_mib=max(peaks, key=lambda peak: -math.inf if peak != peak else peak),
+            peak_memory_mib=max((p for p in peaks if p is not None and p == p), default=math.nan),
         )
         if self._processes.is_first and (not state.done or rank(row) > max(map(rank, state.done))):
             self._save(network)
@@ -347,10 +353,6 @@ def rank(epoch: Epoch) -> tuple[float, float]:
     """Order of epochs: validation Dice (undefined is worst), then lower validation loss."""
     dice = epoch.validation_dice
     return (-1.0 if math.isnan(dice) else dice, -epoch.validation_loss)
-
-
-def _known(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _or_none(value: float) -> float | None:

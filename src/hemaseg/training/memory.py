@@ -8,6 +8,7 @@ only the processor's library knows it, is scratch space within an operation.
 
 import math
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ from hemaseg.training.device import (
     resident_memory_mib,
 )
 from hemaseg.training.losses import loss
+
+LEAST_STEPS_RECORDED = 8
+"""Of an epoch: recording takes as long as a few steps."""
 
 
 def _like(x: Tensor, *_: object) -> Tensor:
@@ -100,10 +104,6 @@ class LiveBytes(TorchDispatchMode):
             if isinstance(value, Tensor):
                 self.add(value)
         return result
-
-
-LEAST_STEPS_RECORDED = 8
-"""Of an epoch: recording takes as long as a few steps."""
 
 
 class _AsBfloat16(nn.Module):
@@ -298,15 +298,11 @@ def _largest_batch(
     available_mib: float,
 ) -> int:
     """Largest batch up to `batch_size` that fits; 0 if none does."""
-    smallest = _smallest_batch(config)
-    fits, too_large = smallest - 1, batch_size + 1
-    while too_large - fits > 1:
-        middle = (fits + too_large) // 2
-        if _training_mib(config, device, precision, middle) <= available_mib:
-            fits = middle
-        else:
-            too_large = middle
-    return fits if fits >= smallest else 0
+    sizes = range(_smallest_batch(config), batch_size + 1)
+    num_fitting = bisect_right(
+        sizes, available_mib, key=lambda size: _training_mib(config, device, precision, size)
+    )
+    return sizes[num_fitting - 1] if num_fitting else 0
 
 
 def _smallest_batch(config: RunConfig) -> int:

@@ -237,25 +237,8 @@ def processes(device: str) -> Iterator[Processes]:
     if found.num == 1:
         yield found
         return
-    if not 0 <= found.rank < found.num:
-        raise ConfigError(
-            f"process {found.rank} of {found.num}, expected 0 to {found.num - 1}. Start all of "
-            "them with torchrun or srun."
-        )
+    _require_startable(found, device)
     is_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if ":" in device:
-        raise ConfigError(
-            f"device {device} for each of {found.num} processes, expected one device for each. "
-            "Name auto, cuda or cpu."
-        )
-    choose_device(device)
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
-        if name not in os.environ:
-            raise ConfigError(
-                f"{found.num} processes were started but {name} is not set, expected the address "
-                "and a free port of the first one's machine. Set it as docs/clusters.md shows, or "
-                "start with torchrun."
-            )
     # DDP loads this module, whose functions keep the group that there is then, in their defaults:
     # loaded later, it would hold the group for ever, and the group's threads, which abort the
     # process now and then when they want Python's lock while it ends.
@@ -281,6 +264,28 @@ def processes(device: str) -> Iterator[Processes]:
             dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def _require_startable(found: Processes, device: str) -> None:
+    """Refuse several processes of which one could not find the others, or has no device."""
+    if not 0 <= found.rank < found.num:
+        raise ConfigError(
+            f"process {found.rank} of {found.num}, expected 0 to {found.num - 1}. Start all of "
+            "them with torchrun or srun."
+        )
+    if ":" in device:
+        raise ConfigError(
+            f"device {device} for each of {found.num} processes, expected one device for each. "
+            "Name auto, cuda or cpu."
+        )
+    choose_device(device)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise ConfigError(
+                f"{found.num} processes were started but {name} is not set, expected the address "
+                "and a free port of the first one's machine. Set it as docs/clusters.md shows, or "
+                "start with torchrun."
+            )
 
 
 def _find() -> Processes:

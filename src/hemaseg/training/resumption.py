@@ -26,6 +26,7 @@ from hemaseg.config import RunConfig, Section, differences
 from hemaseg.errors import CheckpointError, TrainingError
 from hemaseg.files import PARTIAL, file_sha256, sync_folder, whole_file
 from hemaseg.training.checkpoint import WEIGHTS, Software, software
+from hemaseg.training.device import Precision
 from hemaseg.training.progress import Epoch
 
 CHECKPOINTS = "checkpoints"
@@ -45,7 +46,7 @@ class RunIdentity(Section):
     split_sha256: str
     fold: int
     start_weights_sha256: str | None
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
 
 
 @dataclass(eq=False)

@@ -78,7 +78,9 @@ def convert_weights(file: Path, target: Path) -> tuple[str, str]:
         return "bomb", f"{num_bytes:,} bytes"
     try:
         # A copy of each, since safetensors refuses tensors that share memory or have gaps.
-        save_file({key: _copied(value) for key, value in weights.items()}, target)
+        layout = torch.contiguous_format
+        copies = {key: value.detach().clone(memory_format=layout) for key, value in weights.items()}
+        save_file(copies, target)
     except Exception as error:
         return "unwritten", str(error)
     return "weights", place
@@ -126,10 +128,6 @@ def _is_plain(value: Any) -> bool:
         and value.device.type == "cpu"
         and not value.is_quantized
     )
-
-
-def _copied(value: Tensor) -> Tensor:
-    return value.detach().clone(memory_format=torch.contiguous_format)
 
 
 if __name__ == "__main__":
