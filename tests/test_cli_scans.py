@@ -392,6 +392,18 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert not (folder / "out").exists()
 
 
+def test_a_verb_offers_an_option_that_it_has(hemaseg: Verb, folder: Path) -> None:
+    image = nib.Nifti1Image(HEAD.mask.astype(np.uint8), HEAD.affine)
+    moved = HEAD.affine.copy()
+    moved[0, 3] += 20
+    image.set_qform(moved, code=1)
+    nib.save(image, "scans/apart.nii")
+    said = {verb: hemaseg(verb, "scans/apart.nii") for verb in ("check", "measure")}
+    assert "apart.nii" in said["measure"].err
+    assert "--accept" not in said["measure"].err + said["measure"].out
+    assert "--accept forms-apart" in said["check"].out + said["check"].err
+
+
 def test_check_prints_a_line_for_each_finding(hemaseg: Verb, folder: Path) -> None:
     nib.save(nib.Nifti1Image(HEAD.voxels[..., None], HEAD.affine), "scans/c.nii")
     assert hemaseg("check", "scans").status == 0

@@ -501,7 +501,6 @@ def test_a_gap_is_refused_and_can_be_accepted(tmp_path: Path) -> None:
     error = refusal(tmp_path)
     assert error.kind == "missing-slices"
     assert "10 mm where 5 mm is usual" in str(error)
-    assert "--accept missing-slices" in str(error)
     scan = read(tmp_path, "missing-slices")
     assert kinds_of(scan.findings) == ("missing-slices", "uneven-spacing")
     np.testing.assert_array_equal(scan.slice_coordinates, [0, 1, 2, 4, 5, 6, 7])
@@ -519,7 +518,6 @@ def test_acceptable_roles_can_be_accepted(tmp_path: Path) -> None:
     write_series(tmp_path, numbered(), ImageType=["DERIVED", "SECONDARY", "MPR"])
     error = refusal(tmp_path)
     assert error.kind == "derived"
-    assert "--accept derived" in str(error)
     scan = read(tmp_path, "derived")
     assert kinds_of(scan.findings) == ("derived",)
     np.testing.assert_array_equal(scan.voxels, numbered())

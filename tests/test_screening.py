@@ -53,17 +53,23 @@ def test_a_refusal_names_the_scan() -> None:
 
 def test_what_can_be_accepted_is_refused_or_noted() -> None:
     strict = Screen("a.nii")
-    with pytest.raises(
-        ScanError, match=r"^a\.nii: Long\. Or .* all the same: --accept non-axial\.$"
-    ):
+    with pytest.raises(ScanError, match=r"^a\.nii: Long\.$"):
         strict.refuse("non-axial", "Long.")
     assert strict.findings == []
     lenient = Screen("a.nii", ReadOptions(accept=frozenset({"non-axial"})))
     lenient.refuse("non-axial", "Long.")
     lenient.refuse("non-axial", "Long.")
     assert lenient.findings == [Finding("non-axial", "Long.")]
-    with pytest.raises(ScanError, match="--accept few-slices"):
+    with pytest.raises(ScanError, match="1 slice"):
         lenient.refuse("few-slices", "1 slice.")
+
+
+def test_only_who_has_the_option_is_told_of_it() -> None:
+    asked = Screen("a.nii", ReadOptions(offers_accept=True))
+    with pytest.raises(
+        ScanError, match=r"^a\.nii: Long\. Or .* all the same: --accept non-axial\.$"
+    ):
+        asked.refuse("non-axial", "Long.")
 
 
 def test_repairs_and_notes_are_kept_in_order_and_once() -> None:

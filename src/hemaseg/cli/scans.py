@@ -227,10 +227,11 @@ def measure(
     from hemaseg.evaluation.measuring import measure_files
     from hemaseg.files import write_text
     from hemaseg.prediction.records import rows_json
+    from hemaseg.scans.screening import ReadOptions
 
     if output is not None:
         require_free(output, force, suffix=".csv")
-    options = _read_options(None, None, max_gib)
+    options = ReadOptions(_num_bytes(max_gib))
     with progress_bar() as show:
         measured = measure_files(masks, options, label=label, progress=partial(show, "measuring"))
     if output is not None and measured.rows:
@@ -250,7 +251,12 @@ def measure(
 def _read_options(accept: list[str] | None, modality: str | None, max_gib: float) -> "ReadOptions":
     from hemaseg.scans.screening import ReadOptions
 
-    return ReadOptions(int(max_gib * 2**30), frozenset(accept or ()), modality or "")
+    accepted = frozenset(accept or ())
+    return ReadOptions(_num_bytes(max_gib), accepted, modality or "", offers_accept=True)
+
+
+def _num_bytes(gib: float) -> int:
+    return int(gib * 2**30)
 
 
 @contextmanager

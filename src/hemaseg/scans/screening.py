@@ -183,6 +183,7 @@ class ReadOptions:
         max_bytes: Limit of a file and of a decoded volume.
         accept: Kinds of refusals that are accepted.
         modality: `CT` or `MRI` where the user declared it; empty otherwise.
+        offers_accept: Whether refusals say how to accept them: not all verbs have the option.
 
     Raises:
         ConfigError: A kind in `accept` is unknown or cannot be accepted, or another modality.
@@ -194,6 +195,7 @@ class ReadOptions:
     max_bytes: int = MAX_BYTES
     accept: frozenset[str] = frozenset()
     modality: str = ""
+    offers_accept: bool = False
 
     def __post_init__(self) -> None:
         wrong = sorted(k for k in self.accept if k not in KINDS or not KINDS[k].is_acceptable)
@@ -240,7 +242,8 @@ class Screen:
         if not KINDS[kind].is_acceptable:
             raise ValueError(f"{kind} cannot be accepted; raise error() instead")
         if kind not in self.options.accept:
-            raise self.error(kind, f"{message} Or have it read all the same: --accept {kind}.")
+            offer = f" Or have it read all the same: --accept {kind}."
+            raise self.error(kind, message + offer * self.options.offers_accept)
         self._add(kind, message)
 
     def check_size(self, num_bytes: int, what: str = "") -> None:
