@@ -2,9 +2,12 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -214,6 +217,13 @@ def random_series(folder: Path, kind: str) -> Scan:
     return scan_of(folder)
 
 
+def series_at(folder: Path, heights: list[int], **options: Any) -> Scan:
+    """A series of slices at these heights."""
+    voxels = np.random.default_rng(3).integers(-1000, 2000, SHAPE).astype(np.int16)
+    write_series(folder, voxels, positions=[(-60, -60, z) for z in heights], **options)
+    return scan_of(folder)
+
+
 def random_mask(scan: Scan) -> NDArray[np.bool_]:
     """A mask that has empty slices at both ends and within, in stored order."""
     stored = np.random.default_rng(5).random(SHAPE) < 0.2
@@ -222,3 +232,36 @@ def random_mask(scan: Scan) -> NDArray[np.bool_]:
     mask, _ = to_display(stored, np.eye(4), scan.stored_axes)
     assert mask.shape == scan.voxels.shape
     return mask
+
+
+def written_by_highdicom(
+    path: Path,
+    scan: Scan,
+    pixels: NDArray[Any],
+    *,
+    kind: str = "BINARY",
+    num_segments: int = 1,
+    change: Callable[[Dataset], None] = lambda seg: None,
+    **options: Any,
+) -> None:
+    """A SEG of stored pixels (slice, row, column[, segment]) on a classic series."""
+    assert scan.dicom is not None
+    code = hd.sr.CodedConcept("50960005", "SCT", "Hemorrhage")
+    identification = hd.AlgorithmIdentificationSequence(
+        name="other", version="1", family=hd.sr.CodedConcept("123110", "DCM", "AI")
+    )
+    seg = hd.seg.Segmentation(
+        [dcmread(BytesIO(file_bytes(header))) for header in scan.dicom.headers],
+        pixels,
+        kind,
+        [
+            hd.seg.SegmentDescription(
+                k + 1, f"Secret {k + 1}", code, code, "AUTOMATIC", identification
+            )
+            for k in range(num_segments)
+        ],
+        *(generate_uid(), 7, generate_uid(), 1, "other", "other", "1", "1"),
+        **options,
+    )
+    change(seg)
+    seg.save_as(path)

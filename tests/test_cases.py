@@ -186,7 +186,7 @@ def test_a_scan_unlike_those_of_training_is_noted(run: Path, scans: Path, tmp_pa
     shutil.copytree(run, tmp_path / "described")
     model = tmp_path / "described" / MODEL_FILE
     record_of_model = load_model(run)[1].model_copy(
-        update={"appearance": describe_appearance(slices)}
+        update={"appearance": describe_appearance(slices), "volume_errors_cbrt_ml": (0.1,) * 9}
     )
     write_record(record_of_model, model)
     affine = small_head(1).affine[:, [2, 1, 0, 3]]
@@ -200,9 +200,58 @@ def test_a_scan_unlike_those_of_training_is_noted(run: Path, scans: Path, tmp_pa
     finding = record(tmp_path / "out", "noise").findings[-1]
     assert finding.kind == "unlike-training"
     assert "spreads off" in finding.message
+    # Its volume is as far off as nobody knows.
+    assert rows["head"]["volume_high_ml"] != "" == rows["noise"]["volume_high_ml"]
     # A run that says nothing of its training gives no note.
     predict(run, tmp_path / "old", scans)
     assert "unlike-training" not in table(tmp_path / "old")["noise"]["findings"]
+
+
+def with_volume_errors(run: Path, folder: Path, errors: tuple[float, ...]) -> Path:
+    shutil.copytree(run, folder)
+    known = load_model(run)[1].model_copy(update={"volume_errors_cbrt_ml": errors})
+    write_record(known, folder / MODEL_FILE)
+    return folder
+
+
+def test_a_volume_has_an_interval_where_errors_of_test_subjects_are_known(
+    run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = []
+
+    def keep(*args: Any, caption: tuple[str, ...], **options: Any) -> None:
+        captions.append(" ".join(caption))
+        write_overview(*args, caption=caption, **options)
+
+    monkeypatch.setattr(outputs, "write_overview", keep)
+    errors = tuple(k / 10 for k in range(9))
+    known = with_volume_errors(run, tmp_path / "known", errors)
+    few = with_volume_errors(run, tmp_path / "few", errors[:-1])
+    predict(known, tmp_path / "a", scans / "a.nii.gz")
+    row, written = table(tmp_path / "a")["a"], record(tmp_path / "a", "a")
+    root = float(row["volume_ml"]) ** (1 / 3)
+    assert root > 0.8
+    expected = pytest.approx([(root - 0.8) ** 3, (root + 0.8) ** 3], rel=1e-3)
+    assert [float(row[f"volume_{end}_ml"]) for end in ("low", "high")] == expected
+    assert [written.volume_low_ml, written.volume_high_ml] == expected
+    line = f"{(root - 0.8) ** 3:.1f} to {(root + 0.8) ** 3:.1f} mL, for 90 of 100 scans like those"
+    assert line in captions[-1]
+    # Too few errors; errors of other masks than cleaned ones; a stack without geometry.
+    pictures = tmp_path / "p"
+    pictures.mkdir()
+    for k in range(4):
+        pixels = np.interp(HEAD.voxels[6 + k], (30, 100), (0, 255)).astype(np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{k}.png")
+    for model, name, path, options in (
+        (run, "none", scans / "a.nii.gz", {}),
+        (few, "few", scans / "a.nii.gz", {}),
+        (known, "cleaned", scans / "a.nii.gz", {"min_lesion_ml": 0.1}),
+        (known, "pictures", pictures, {}),
+    ):
+        ended = predict(model, tmp_path / name, path, **options)
+        assert ended.failures == ()
+        assert (ended.rows[0]["volume_low_ml"], ended.rows[0]["volume_high_ml"]) == (None, None)
+        assert "Interval" not in captions[-1]
 
 
 def test_the_temperature_of_the_run_is_applied(

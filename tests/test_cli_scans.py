@@ -27,6 +27,7 @@ from hemaseg import weights
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.models.catalogue import build_model
 from hemaseg.training.checkpoint import save_model
+from lively import save_lively
 from small_heads import small_head
 
 MODEL = ModelConfig(name="unet", options={"base_width": 4})
@@ -129,6 +130,37 @@ def test_an_unevenly_spaced_series_has_its_mask_as_seg_alone(hemaseg: Verb, fold
     ended = hemaseg("predict", "dicom", "--model", "run", "-o", "out", "--no-dicom", "--force")
     assert ended.status == 1
     assert "uneven-nifti" in ended.err
+
+
+def test_predicted_segs_are_scored_against_nifti_and_nifti_against_segs(
+    hemaseg: Verb, folder: Path
+) -> None:
+    shutil.rmtree("run")
+    save_lively(folder / "run", "CT")
+    phantom_series(folder / "dicom", num_slices=14, spacing_mm=10.0, tilt_deg=15.0)
+    assert hemaseg("predict", "dicom", "--model", "run", "-o", "out/both").status == 0
+    folders = {name: Path("out", name) for name in ("both", "nifti", "seg")}
+    for name, ending in (("nifti", "mask.nii.gz"), ("seg", "seg.dcm")):
+        folders[name].mkdir()
+        shutil.copy(f"out/both/dicom/dicom_{ending}", folders[name] / f"dicom_{ending}")
+    mask = nib.Nifti1Image.from_filename("out/nifti/dicom_mask.nii.gz")
+    voxels = np.asarray(mask.dataobj)
+    assert 0.01 < voxels.mean() < 0.99
+    assert (voxels != voxels[:, ::-1]).any()
+    volume_ml = float(table("out/both/predictions.csv")["dicom"]["volume_ml"])
+    for predictions, references in (
+        *(("seg", "nifti"), ("nifti", "seg"), ("seg", "seg")),
+        *(("both", "nifti"), ("both", "seg"), ("both", "both")),
+    ):
+        output = f"out/{predictions}_{references}.csv"
+        ended = hemaseg("evaluate", folders[predictions], folders[references], "-o", output)
+        assert (ended.status, ended.err) == (0, "")
+        with Path(output).open(encoding="utf-8", newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert (row["subject"], row["num_slices"]) == ("dicom", "14")
+        assert (row["dice"], row["hd95_mm"], row["surface_dice"]) == ("1.0", "0.0", "1.0")
+        for side in ("prediction_ml", "reference_ml"):
+            assert float(row[side]) == pytest.approx(volume_ml, rel=1e-6)
 
 
 def test_nobody_is_named_unless_asked_for(hemaseg: Verb, folder: Path) -> None:

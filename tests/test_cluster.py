@@ -349,8 +349,6 @@ OTHER = {
     "none/sitecustomize.py": """
 from importlib import metadata
 
-import importlib_metadata  # Which Dask loads, and which finds packages too.
-
 def hide(finder):
     find = finder.find_distributions
     finder.find_distributions = staticmethod(
@@ -358,7 +356,12 @@ def hide(finder):
     )
 
 hide(metadata.MetadataPathFinder)
-hide(importlib_metadata.MetadataPathFinder)
+try:  # Which Dask loads before Python 3.12, and which finds packages too.
+    import importlib_metadata
+except ModuleNotFoundError:
+    pass
+else:
+    hide(importlib_metadata.MetadataPathFinder)
 """,
 }
 

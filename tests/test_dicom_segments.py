@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import highdicom as hd
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,49 +14,24 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEGLSLossless,
     RLELossless,
-    generate_uid,
 )
 
-from dicom_files import file_bytes, phantom_series, write_series
+from dicom_files import phantom_series
 from hemaseg.dicom.seg import write_seg
 from hemaseg.dicom.segments import read_seg
 from hemaseg.errors import ScanError
 from hemaseg.scans.scan import Scan, to_stored
 from hemaseg.scans.screening import ReadOptions
-from seg_files import ALGORITHM, FILED, SHAPE, random_mask, random_series, scan_of
-
-
-def written_by_highdicom(
-    path: Path,
-    scan: Scan,
-    pixels: NDArray[Any],
-    *,
-    kind: str = "BINARY",
-    num_segments: int = 1,
-    change: Callable[[Dataset], None] = lambda seg: None,
-    **options: Any,
-) -> None:
-    """A SEG of stored pixels (slice, row, column[, segment]) on a classic series."""
-    assert scan.dicom is not None
-    code = hd.sr.CodedConcept("50960005", "SCT", "Hemorrhage")
-    identification = hd.AlgorithmIdentificationSequence(
-        name="other", version="1", family=hd.sr.CodedConcept("123110", "DCM", "AI")
-    )
-    seg = hd.seg.Segmentation(
-        [dcmread(BytesIO(file_bytes(header))) for header in scan.dicom.headers],
-        pixels,
-        kind,
-        [
-            hd.seg.SegmentDescription(
-                k + 1, f"Secret {k + 1}", code, code, "AUTOMATIC", identification
-            )
-            for k in range(num_segments)
-        ],
-        *(generate_uid(), 7, generate_uid(), 1, "other", "other", "1", "1"),
-        **options,
-    )
-    change(seg)
-    seg.save_as(path)
+from seg_files import (
+    ALGORITHM,
+    FILED,
+    SHAPE,
+    random_mask,
+    random_series,
+    scan_of,
+    series_at,
+    written_by_highdicom,
+)
 
 
 def two_lesions(scan: Scan) -> NDArray[np.uint8]:
@@ -106,13 +79,6 @@ def test_left_out_of_an_uneven_series(tmp_path: Path) -> None:
     assert caught.value.kind == "missing-slices"
 
 
-def series_at(folder: Path, heights: list[int], **options: Any) -> Scan:
-    """A series of slices at these heights."""
-    voxels = np.random.default_rng(3).integers(-1000, 2000, SHAPE).astype(np.int16)
-    write_series(folder, voxels, positions=[(-60, -60, z) for z in heights], **options)
-    return scan_of(folder)
-
-
 def test_nothing_is_put_back_into_a_whole_series_of_two_spacings(tmp_path: Path) -> None:
     heights = [0, 5, 10, 15, 20, 30, 40, 50, 60]
     thickness = {"SliceThickness": lambda k: "5" if k < 4 else "10"}
@@ -145,6 +111,13 @@ def test_one_frame_has_the_spacing_that_the_file_states(tmp_path: Path) -> None:
 
     written_by_highdicom(path, scan, pixels, omit_empty_frames=True, change=thinner)
     assert read_seg(path).voxel_ml.tolist() == pytest.approx([0.5 * 0.5 * 5 / 1000])
+
+    def next_to_nothing(seg: Dataset) -> None:
+        seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1e-320
+
+    written_by_highdicom(path, scan, pixels, omit_empty_frames=True, change=next_to_nothing)
+    with pytest.raises(ScanError, match=r"one slice of 9\.99989e-321 mm .* expected 0\.0001 to"):
+        read_seg(path)
 
     def no_distance(seg: Dataset) -> None:
         without_spacing(seg)

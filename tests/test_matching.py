@@ -8,6 +8,12 @@ from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.errors import ConfigError, EvaluationError
 from hemaseg.evaluation.matching import MaskPair, match_cohort, match_folders
 
+SEG, CT = (
+    bytes(128) + b"DICM" + bytes(30) + b"1.2.840.10008.5.1.4.1.1." + kind
+    for kind in (b"66.4", b"2")
+)
+"""How DICOM files begin, of which no more is read while matching."""
+
 
 def touch(folder: Path, *names: str) -> Path:
     """Files that are not read while matching."""
@@ -133,10 +139,57 @@ def test_refuses_what_is_no_folder_of_masks(tmp_path: Path) -> None:
         match_folders(folder / "gone", full)
     with pytest.raises(EvaluationError, match=r"a_1\.png: found a file, expected a folder"):
         match_folders(full, full / "a_1.png")
-    with pytest.raises(
-        EvaluationError, match=r"notes: 0 masks among 2 files.*save DICOM SEG as NIfTI"
-    ):
+    words = "notes: 0 masks among 2 files, expected PNG, TIFF, NIfTI or DICOM SEG files"
+    with pytest.raises(EvaluationError, match=words):
         match_folders(full, folder / "notes")
+
+
+def dicom(folder: Path, *names: str, content: bytes = SEG) -> Path:
+    for name in names:
+        touch(folder, name).joinpath(name).write_bytes(content)
+    return folder
+
+
+def test_a_dicom_seg_is_a_volume_whatever_its_name(tmp_path: Path) -> None:
+    dicom(tmp_path / "predictions", "p/p_2_seg.dcm", "q/head_SEG.DCM")
+    dicom(tmp_path / "references", "p_2", "ct.dcm", content=CT)
+    dicom(tmp_path / "references", "p_2.seg.dcm", content=CT)
+    dicom(tmp_path / "references", "head.dcm")
+    dicom(tmp_path / "references", "p_2")
+    assert match(tmp_path, [], []) == [
+        ("head", "head", None, "q/head_SEG.DCM", "head.dcm"),
+        ("p_2", "p_2", None, "p/p_2_seg.dcm", "p_2"),
+    ]
+
+
+def test_what_predict_writes_of_dicom_counts_once(tmp_path: Path) -> None:
+    """An even series has its mask twice, an uneven one as SEG alone."""
+    ours = touch(tmp_path / "predictions", "even/even_mask.nii.gz", "even/even_overview.png")
+    touch(ours, "uneven/uneven_overview.png", "uneven/uneven.json", "predictions.csv")
+    dicom(ours, "even/even_seg.dcm", "uneven/uneven_seg.dcm")
+    dicom(ours, "even/even_sr.dcm", "uneven/uneven_sr.dcm", content=CT)
+    assert match(tmp_path, [], ["even.nii.gz", "uneven.nii"]) == [
+        ("even", "even", None, "even/even_mask.nii.gz", "even.nii.gz"),
+        ("uneven", "uneven", None, "uneven/uneven_seg.dcm", "uneven.nii"),
+    ]
+
+
+def test_a_seg_beside_another_mask_of_its_name_is_not_left_aside(tmp_path: Path) -> None:
+    for name in ("p_mask.dcm", "p_label.dcm"):
+        folder = dicom(touch(tmp_path / name, "p_mask.nii.gz"), name)
+        with pytest.raises(EvaluationError, match=f"{name}: same name as|as .*/{name}"):
+            match_folders(folder, folder)
+
+
+def test_of_bids_derivatives_the_masks_count(tmp_path: Path) -> None:
+    names = [f"sub-1/ses-{day}/sub-1_ses-{day}_label-ICH_mask.nii.gz" for day in "12"]
+    ours = touch(tmp_path / "predictions", "dataset_description.json", *names)
+    dicom(ours, "cases/one/one_seg.dcm")
+    found = match_folders(ours, touch(tmp_path / "references", *names), subject_pattern="sub-(.)")
+    assert [pair.prediction.relative_to(ours).as_posix() for pair in found] == names
+    (ours / "dataset_description.json").unlink()
+    with pytest.raises(EvaluationError, match=r"cases/one/one_seg\.dcm: no reference"):
+        match_folders(ours, tmp_path / "references")
 
 
 def case(number: int, *, lesion_pixels: int | None) -> CaseImage:

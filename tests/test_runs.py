@@ -1,5 +1,7 @@
+import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,45 @@ def test_shares_of_a_run_rise_from_0_to_1(tmp_path: Path, cohort: Cohort, split:
     )
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
+
+
+def volume_errors_of(run: PlannedRun) -> list[float]:
+    record = json.loads((run.folder / "model.json").read_text())
+    errors: list[float] = record["volume_errors_cbrt_ml"]
+    return errors
+
+
+def test_a_model_keeps_how_far_its_volumes_were_off_in_test_subjects(
+    run: PlannedRun, split: Split
+) -> None:
+    with (run.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["subject"] for row in rows} == set(split.folds[0].test)
+    roots = [
+        (float(r["prediction_ml"]) ** (1 / 3), float(r["reference_ml"]) ** (1 / 3)) for r in rows
+    ]
+    expected = sorted(abs(one - two) for one, two in roots)
+    assert volume_errors_of(run) == pytest.approx(expected, rel=1e-9)
+    assert expected[-1] > 0
+
+
+def test_a_model_keeps_no_errors_of_subjects_with_several_scans(
+    tmp_path: Path, cohort: Cohort, split: Split
+) -> None:
+    """Their volumes are means, which err less than that of one scan."""
+    subject = split.folds[0].test[0]
+    scan = cohort.select([subject]).images[0]
+    folder = tmp_path / "again"
+    for name, path in (("scan", scan.image), ("mask", scan.mask)):
+        assert path is not None
+        folder.mkdir(exist_ok=True)
+        shutil.copy(path, folder / f"{name}.nii.gz")
+    again = replace(scan, scan="again", image=folder / "scan.nii.gz", mask=folder / "mask.nii.gz")
+    several = replace(cohort, images=(*cohort.images, again))
+    run = planned(tmp_path / "run")
+    complete(run, several, replace(split, cohort_sha256=several.sha256))
+    assert is_complete(run, replace(split, cohort_sha256=several.sha256))
+    assert volume_errors_of(run) == []
 
 
 def decoded(run: PlannedRun, cohort: Cohort, split: Split, cache: Path) -> list[str]:

@@ -20,7 +20,8 @@ from PIL import Image
 
 from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.errors import EvaluationError
-from hemaseg.evaluation.scoring import MAX_VOXELS, evaluate, evaluate_cohort
+from hemaseg.evaluation.grids import MAX_VOXELS
+from hemaseg.evaluation.scoring import evaluate, evaluate_cohort
 from hemaseg.evaluation.tables import (
     BATCH_COLUMNS,
     SLICE_COLUMNS,

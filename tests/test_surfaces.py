@@ -368,3 +368,27 @@ def test_refuses_a_spacing_that_is_none(spacing_mm: tuple[float, ...], found: st
 def test_refuses_masks_of_different_shapes() -> None:
     with pytest.raises(ValueError, match=r"prediction has shape \(1, 2\), reference \(1, 1\)"):
         surface_distances(mask("##"), mask("#"), spacing_mm=(1, 1))
+
+
+def test_slices_lie_where_their_coordinates_say() -> None:
+    """Slices 3 steps apart, each 2 mm up and 1 mm along."""
+    prediction, reference = np.zeros((2, 3, 4, 4), dtype=bool)
+    prediction[0, 1, 1], reference[2, 1, 1] = True, True
+    steps_mm = np.array([[2.0, 0, 0], [0, 0.5, 0], [1, 0, 0.5]])
+    distances = surface_distances(
+        prediction,
+        reference,
+        spacing_mm=steps_mm,
+        slice_coordinates=np.array([0.0, 1, 3]),
+    )
+    assert hd95_mm(distances) == pytest.approx(math.hypot(6, 3))
+
+
+@given(mask_pairs())
+def test_even_coordinates_change_nothing(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    spacing_mm = np.arange(1.0, pair[0].ndim + 1)
+    even = np.arange(len(pair[0]), dtype=np.float64)
+    plain = surface_distances(*pair, spacing_mm=spacing_mm)
+    found = surface_distances(*pair, spacing_mm=spacing_mm, slice_coordinates=even)
+    for name in ("prediction_to_reference_mm", "reference_to_prediction_mm"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))

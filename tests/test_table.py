@@ -189,7 +189,9 @@ def test_file_and_back(tmp_path: Path, place: str) -> None:
     cohort = Cohort(cohort.images + more)
     path = tmp_path / place
     write_cohort(cohort, path)
-    assert read_cohort(path) == cohort
+    assert repr(read_cohort(path)) == repr(
+        cohort
+    )  # `==` says that NaN differs, from Python 3.13 on
     assert read_cohort(path).sha256 == cohort.sha256
     with path.open(encoding="utf-8", newline="") as file:
         header, first, *_ = csv.reader(file)

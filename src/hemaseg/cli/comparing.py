@@ -18,14 +18,21 @@ if TYPE_CHECKING:
 
 @app.command()
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, of any tool.")],
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="Folder of predicted masks: NIfTI, PNG, TIFF, DICOM SEG of any tool."),
+    ],
     references: Annotated[Path, typer.Argument(help="Folder of reference masks, or cohort.csv.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Table to write: metrics.csv.")],
     tolerance_mm: Annotated[
         float, typer.Option(min=0, max=1000, help="Tolerance of the surface Dice.")
     ] = 2.0,
     label: Annotated[
-        int | None, typer.Option(min=1, help="Which label counts, where masks hold several.")
+        int | None,
+        typer.Option(min=1, help="Which label or segment counts, where masks hold several."),
+    ] = None,
+    reference_label: Annotated[
+        int | None, typer.Option(min=1, help="The same in the references, if it is another.")
     ] = None,
     subject_pattern: Annotated[
         str | None, typer.Option(help="Regular expression with one group: the subject in the path.")
@@ -42,7 +49,12 @@ def evaluate(
 
     require_free(output, force, suffix=".csv")
     if references.is_file():
-        refuse("only for folders", label=label, subject_pattern=subject_pattern)
+        refuse(
+            "only for folders",
+            label=label,
+            reference_label=reference_label,
+            subject_pattern=subject_pattern,
+        )
     with progress_bar() as show:
         progress = partial(show, "scoring")
         if references.is_file():
@@ -56,6 +68,7 @@ def evaluate(
                 references,
                 subject_pattern=subject_pattern,
                 label=label,
+                reference_label=reference_label,
                 tolerance_mm=tolerance_mm,
                 progress=progress,
             )

@@ -95,6 +95,7 @@ def read_seg(path: Path, options: ReadOptions | None = None, *, segment: int | N
                 path=path,
                 slice_coordinates=display.coordinates,
                 stored_axes=axes,
+                frame_of_reference=text(seg, "FrameOfReferenceUID"),
                 findings=tuple(screen.findings),
             )
         )

@@ -109,11 +109,11 @@ def stack(frames: Sequence[Frame], screen: Screen) -> Stack:
     if len(frames) == 1:
         line, places = normal, np.zeros(1)
         unit = first.distance or first.thickness or 0.0
-        if not 0 < unit < 1e4:
+        if not 1e-4 < unit < 1e4:
             raise screen.error(
                 "missing-attribute",
-                f"one slice of {unit:g} mm by SpacingBetweenSlices or SliceThickness, expected a "
-                "positive number: its volume is unknown. Give the whole series.",
+                f"one slice of {unit:g} mm by SpacingBetweenSlices or SliceThickness, "
+                "expected 0.0001 to 10,000: its volume is unknown. Give the whole series.",
             )
     else:
         line = (origins[-1] - origins[0]) / np.linalg.norm(origins[-1] - origins[0])

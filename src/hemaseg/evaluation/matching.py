@@ -7,17 +7,17 @@ is an error that lists all of them.
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from hemaseg.cohorts.layouts import MASK_ENDINGS
 from hemaseg.cohorts.patterns import compiled, subject_place
 from hemaseg.cohorts.table import CaseImage, Cohort
 from hemaseg.errors import EvaluationError
+from hemaseg.evaluation.mask_files import is_mask_file
 from hemaseg.files import natural
 from hemaseg.prediction.paths import prediction_paths
 from hemaseg.scans.images import stem
-from hemaseg.scans.nifti import is_nifti
 from hemaseg.scans.pictures import is_picture
 
 MAX_LISTED = 50
@@ -37,7 +37,8 @@ class MaskPair:
         prediction: The predicted mask.
         reference: The reference mask; None if the case declares it to be empty.
         case: The row of the cohort; None if the files were matched by name.
-        label: Which label of both masks counts; None for masks of two values.
+        label: Which label or segment of the prediction counts; None for masks of two values.
+        reference_label: The same for the reference.
     """
 
     subject: str
@@ -47,31 +48,30 @@ class MaskPair:
     reference: Path | None
     case: CaseImage | None = None
     label: int | None = None
+    reference_label: int | None = None
 
 
 def match_folders(
-    predictions: Path,
-    references: Path,
-    *,
-    subject_pattern: str | None = None,
-    label: int | None = None,
+    predictions: Path, references: Path, *, subject_pattern: str | None = None
 ) -> tuple[MaskPair, ...]:
-    """Pairs of masks from two folders of PNG, TIFF or NIfTI files, in natural order.
+    """Pairs of masks from two folders of PNG, TIFF, NIfTI or DICOM SEG files, in natural order.
 
     Files match if their paths inside the folders are equal without suffix and without a last
     `_mask`, `_seg` or `_label`; if one folder is flat, it is enough that their names are. Where
     some names end in one of these, the other images of that folder are taken for the images that
-    the masks belong to and left aside. So are hidden files and files of other kinds.
+    the masks belong to and left aside. So are hidden files and files of other kinds, and of the two
+    that `hemaseg predict` writes of one mask, `NAME_seg.dcm` beside `NAME_mask.nii.gz`. A DICOM SEG
+    is known by its content, whatever its name.
 
     Subject and slice are read from the reference's path: `SUBJECT/NAME_12.png`, `SUBJECT/12.png`
-    or `SUBJECT_12.png` for a slice, `SUBJECT/NAME.nii.gz` or `SUBJECT.nii.gz` for a volume.
+    or `SUBJECT_12.png` for a slice, `SUBJECT/NAME.nii.gz` or `SUBJECT.nii.gz` for a volume,
+    which a DICOM SEG is too.
 
     Args:
         predictions: Folder of predicted masks.
         references: Folder of reference masks.
         subject_pattern: Regular expression with one group: the subject in the reference's path,
             without its last `_mask`, `_seg` or `_label`.
-        label: Which label of both masks counts; None for masks of two values.
 
     Raises:
         ConfigError: The pattern is not a regular expression with one group.
@@ -92,7 +92,7 @@ def match_folders(
     )
     find_subject = compiled(subject_pattern)
     pairs = _named_pairs(references, predicted, expected, find_subject)
-    return tuple(sorted((replace(pair, label=label) for pair in pairs), key=_order))
+    return tuple(sorted(pairs, key=_order))
 
 
 def match_cohort(predictions: Path, cohort: Cohort) -> tuple[MaskPair, ...]:
@@ -122,7 +122,10 @@ def match_cohort(predictions: Path, cohort: Cohort) -> tuple[MaskPair, ...]:
         "with a reference. Predict the whole cohort, or score the part that was predicted.",
     )
     return tuple(
-        MaskPair(image.subject, image.scan, image.slice, path, image.mask, image)
+        MaskPair(
+            *(image.subject, image.scan, image.slice, path, image.mask, image),
+            reference_label=image.label,
+        )
         for image, path in zip(images, paths, strict=True)
     )
 
@@ -146,19 +149,29 @@ def _mask_files(folder: Path) -> dict[str, Path]:
     """Mask files by their path inside the folder, without suffix and without `_mask`."""
     _check_folder(folder)
     inside = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    # There `hemaseg predict --bids` keeps what has no name in BIDS, a DICOM SEG of each mask too.
+    is_bids = (folder / "dataset_description.json").is_file()
     images = [
         path
         for path in inside
-        if (is_picture(path) or is_nifti(path))
-        and not any(part.startswith(".") for part in path.parts)
+        if not any(part.startswith(".") for part in path.parts)
+        and not (is_bids and path.parts[0] == "cases")
+        and not _is_nifti_beside(folder / path)
+        and is_mask_file(folder / path)
     ]
     masks = [path for path in images if _MASK_ENDING.search(stem(path))] or images
     if not masks:
         raise EvaluationError(
-            f"{folder}: 0 masks among {len(inside)} files, expected PNG, TIFF or NIfTI files. "
-            "Give the folder that holds them; save DICOM SEG as NIfTI."
+            f"{folder}: 0 masks among {len(inside)} files, expected PNG, TIFF, NIfTI or DICOM "
+            "SEG files. Give the folder that holds them."
         )
     return _unique(((path.with_name(_bare_name(path)).as_posix(), path) for path in masks), folder)
+
+
+def _is_nifti_beside(path: Path) -> bool:
+    """Whether a file is a DICOM SEG whose mask `hemaseg predict` has written as NIfTI too."""
+    name = path.name.removesuffix("_seg.dcm")
+    return name != path.name and path.with_name(f"{name}_mask.nii.gz").is_file()
 
 
 def _by_name(files: dict[str, Path], folder: Path) -> dict[str, Path]:
@@ -202,7 +215,7 @@ def _named_pairs(
         inside = path.relative_to(references)
         key = (inside.parent / _bare_name(inside)).as_posix()
         whole = key + inside.name.removeprefix(stem(inside))
-        place = subject_place(key, whole, is_stack=not is_nifti(inside), find_subject=find_subject)
+        place = subject_place(key, whole, is_stack=is_picture(inside), find_subject=find_subject)
         subject, scan, number = place.subject, place.scan, place.slice
         pairs.append(MaskPair(subject, scan, number, predicted[name], path))
         if not find_subject:

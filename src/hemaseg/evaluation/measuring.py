@@ -9,15 +9,15 @@ from pathlib import Path
 import pandas as pd
 
 from hemaseg.errors import ScanError
+from hemaseg.evaluation.mask_files import is_mask_file, read_mask_file
 from hemaseg.intake.names import path_parts, unique_names
 from hemaseg.metrics.measurement import MEASUREMENT_COLUMNS, measure, measurement_columns
 from hemaseg.scans.folders import files_below
-from hemaseg.scans.images import read_scan, stem
+from hemaseg.scans.images import stem
 from hemaseg.scans.mask_size import oversize
-from hemaseg.scans.nifti import is_nifti
 from hemaseg.scans.pictures import is_picture, read_stack
 from hemaseg.scans.scan import Scan, mask_of_label
-from hemaseg.scans.screening import ReadOptions, Screen, kinds_of, reading
+from hemaseg.scans.screening import ReadOptions, Screen, kinds_of
 
 COLUMNS = ("name", "file", *MEASUREMENT_COLUMNS, "findings")
 """Of the table of measurements."""
@@ -26,10 +26,6 @@ _ENDING = "(mask|seg|dseg|label|roi)"
 # `NAME_mask.nii.gz`, `NAME_seg.dcm`, `mask.nii.gz`, and the names of BIDS derivatives.
 _IS_MASK_NAME = re.compile(f"(.*[-_. ])?{_ENDING}", re.IGNORECASE)
 _NUMBERED = re.compile(f"(.*?)[-_. ]*[0-9]{{1,9}}([-_. ]{_ENDING})?", re.IGNORECASE)
-# "DICM" follows 128 bytes of anything; the SOP class comes within the next few elements.
-_PREAMBLE, _HEAD = 128, 256
-# Segmentation Storage and Label Map Segmentation Storage.
-_SEG_CLASSES = (b"1.2.840.10008.5.1.4.1.1.66.4", b"1.2.840.10008.5.1.4.1.1.66.7")
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def _masks(path: Path, options: ReadOptions) -> list[_Mask]:
         return [_Mask(path_parts(path), (path,))]
     screen = Screen(str(path), options)
     inside = files_below(path, screen)
-    images = [f for f in inside if is_nifti(f) or is_picture(f) or _is_segmentation(f)]
+    images = [file for file in inside if is_mask_file(file)]
     if not images:
         raise screen.error(
             "empty-folder",
@@ -136,38 +132,11 @@ def _is_called_mask(file: Path) -> bool:
     return any(_IS_MASK_NAME.fullmatch(name) for name in (stem(file), file.parent.name))
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_HEAD)
-
-
-def _is_dicom(head: bytes) -> bool:
-    return head[_PREAMBLE:].startswith(b"DICM")
-
-
-def _is_segmentation(path: Path) -> bool:
-    try:
-        head = _head(path)
-    except OSError:
-        return False
-    return _is_dicom(head) and any(name in head for name in _SEG_CLASSES)
-
-
 def _read(files: tuple[Path, ...], options: ReadOptions, label: int | None) -> Scan:
     """A mask, or one label of it."""
-    screen = Screen(str(files[0]), options)
-    with reading(files[0], screen):
-        is_dicom = _is_dicom(_head(files[0]))
     if len(files) > 1:
-        scan = read_stack(files, options)
-    elif is_dicom:
-        # pydicom is slow to load, and most masks are no DICOM files.
-        from hemaseg.dicom.seg import read_seg
-
-        return read_seg(files[0], options, segment=label)
-    else:
-        scan = read_scan(files[0], options)
-    return mask_of_label(scan, label)
+        return mask_of_label(read_stack(files, options), label)
+    return read_mask_file(files[0], options, label=label)
 
 
 def _row(name: str, mask: _Mask, scan: Scan) -> dict[str, object]:

@@ -6,7 +6,7 @@ empty cases are in `docs/metrics.md`.
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -15,6 +15,8 @@ import pandas as pd
 
 from hemaseg.cohorts.table import Cohort
 from hemaseg.errors import EvaluationError, ScanError
+from hemaseg.evaluation.grids import MAX_VOXELS, by, check_shape, on_one_grid
+from hemaseg.evaluation.mask_files import read_mask_file
 from hemaseg.evaluation.matching import MaskPair, match_cohort, match_folders, raise_problems
 from hemaseg.evaluation.tables import (
     BATCH_COLUMNS,
@@ -32,36 +34,41 @@ from hemaseg.metrics.surfaces import (
     surface_dice,
     surface_distances,
 )
-from hemaseg.scans.images import read_mask
-from hemaseg.scans.scan import GRID_TOLERANCE, corners_apart
+from hemaseg.scans.scan import slice_shares
+from hemaseg.scans.screening import ReadOptions
 
 Progress = Callable[[int, int], None]
 
 TOLERANCE_MM = 2.0
 BATCH_SIZE = 8
-MAX_VOXELS = 2**30
-"""Largest stack that is put together from slices, gaps included."""
+# What a DICOM SEG leaves out, the other mask can say; `on_one_grid` refuses it where not.
+_OPTIONS = ReadOptions(accept=frozenset({"missing-slices"}))
 
 
 @dataclass(frozen=True, eq=False)
 class _Masks:
-    """The two masks of one pair, (K, H, W), and the step in mm along each axis, None if unknown."""
+    """The two masks of one pair, (K, H, W), and the step in mm along each axis, None if unknown.
+
+    `coordinates` are the places of unevenly spaced slices in such steps.
+    """
 
     pair: MaskPair
     prediction: np.ndarray
     reference: np.ndarray
     steps_mm: np.ndarray | None
+    coordinates: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class _ScanScore:
-    """What is counted in one scan; `surfaces` is None and `voxel_ml` NaN without spacing."""
+    """What is counted in one scan; `surfaces` is None and mL are NaN without spacing."""
 
     numbers: list[int | None]
     slices: list[OverlapCounts]
     surfaces: SurfaceDistances | None
     lesions: LesionCounts
-    voxel_ml: float
+    prediction_ml: float
+    reference_ml: float
 
     @property
     def overlap(self) -> OverlapCounts:
@@ -74,6 +81,7 @@ def evaluate(
     *,
     subject_pattern: str | None = None,
     label: int | None = None,
+    reference_label: int | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
@@ -84,7 +92,10 @@ def evaluate(
         predictions: Folder of predicted masks.
         references: Folder of reference masks; see `matching.match_folders` for the names.
         subject_pattern: Regular expression with one group: the subject in the reference's path.
-        label: Which label of maps of labels counts, in both folders; None for masks.
+        label: Which label of maps of labels, or segment of DICOM SEG, counts in both folders; None
+            for masks of two values or one segment.
+        reference_label: The same for the references, if it is another than for the predictions,
+            which then are masks without `label`.
         tolerance_mm: Tolerance of the surface Dice.
         batch_size: Number of slices with a lesion in a batch.
         progress: Called with the numbers of files done and in total.
@@ -95,14 +106,20 @@ def evaluate(
             files are listed); or one of the folders has the label nowhere.
         ValueError: Tolerance, batch size or label is out of range.
     """
-    if label is not None and label < 1:
-        raise ValueError(f"label is {label}, expected 1 or more; 0 is the background")
-    pairs = match_folders(predictions, references, subject_pattern=subject_pattern, label=label)
+    labels = label, label if reference_label is None else reference_label
+    for number in labels:
+        if number is not None and number < 1:
+            raise ValueError(f"label is {number}, expected 1 or more; 0 is the background")
+    matched = match_folders(predictions, references, subject_pattern=subject_pattern)
+    pairs = tuple(replace(pair, label=labels[0], reference_label=labels[1]) for pair in matched)
     scores = _scores(pairs, tolerance_mm, batch_size, progress)
-    for folder, side in ((predictions, "prediction"), (references, "reference")):
-        if label is not None and not scores.slices[f"{side}_pixels"].any():
+    for folder, side, number in (
+        (predictions, "prediction", labels[0]),
+        (references, "reference", labels[1]),
+    ):
+        if number is not None and not scores.slices[f"{side}_pixels"].any():
             raise EvaluationError(
-                f"{folder}: label {label} in none of {len(pairs)} masks, expected it in some. "
+                f"{folder}: label {number} in none of {len(pairs)} masks, expected it in some. "
                 "Check its number; masks of two values need none."
             )
     return scores
@@ -183,19 +200,18 @@ def _read(files: Iterable[MaskPair]) -> list[_Masks]:
 
 
 def _read_pair(pair: MaskPair) -> _Masks:
-    predicted, case = read_mask(pair.prediction, label=pair.label), pair.case
-    voxels, affine = predicted.voxels, predicted.affine
+    predicted, case = read_mask_file(pair.prediction, _OPTIONS, label=pair.label), pair.case
     if case is not None:
-        _check_grid(pair, voxels.shape, (case.num_slices, case.num_rows, case.num_columns))
+        shape = case.num_slices, case.num_rows, case.num_columns
+        check_shape(predicted, shape, str(pair.reference or "in the cohort table"))
     if pair.reference is None:
-        reference = np.zeros(voxels.shape, dtype=np.bool_)
+        reference = np.zeros_like(predicted.voxels)
+        affine, coordinates = predicted.affine, predicted.slice_coordinates
     else:
-        scan = read_mask(pair.reference, label=case.label if case else pair.label)
-        reference = scan.voxels
-        _check_grid(pair, voxels.shape, reference.shape)
-        if affine is not None and scan.affine is not None:
-            _check_affine(pair, affine, scan.affine, reference.shape)
-        affine = affine if scan.affine is None else scan.affine
+        scan = read_mask_file(pair.reference, _OPTIONS, label=pair.reference_label)
+        predicted, scan = on_one_grid(predicted, scan)
+        reference, coordinates = scan.voxels, scan.slice_coordinates
+        affine = predicted.affine if scan.affine is None else scan.affine
     num_pixels = int(np.count_nonzero(reference))
     if case is not None and num_pixels != case.lesion_pixels:
         raise EvaluationError(
@@ -203,30 +219,10 @@ def _read_pair(pair: MaskPair) -> _Masks:
             "the cohort table. It has changed since it was indexed: index the folder again."
         )
     if affine is not None:
-        return _Masks(pair, voxels, reference, affine[:3, :3])
+        return _Masks(pair, predicted.voxels, reference, affine[:3, :3], coordinates)
     spacing_mm = None if case is None else case.spacing_mm
-    return _Masks(pair, voxels, reference, None if spacing_mm is None else np.diag(spacing_mm))
-
-
-def _check_grid(pair: MaskPair, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if found != expected:
-        raise EvaluationError(
-            f"{pair.prediction}: grid {_by(found)}, expected {_by(expected)} (slices x rows x "
-            f"columns) as {pair.reference or 'in the cohort table'}. Resample it onto that grid."
-        )
-
-
-def _check_affine(
-    pair: MaskPair, found: np.ndarray, expected: np.ndarray, shape: tuple[int, ...]
-) -> None:
-    """Refuse masks whose corners lie apart in space."""
-    distance = corners_apart(expected, found, shape)
-    if distance > GRID_TOLERANCE:
-        raise EvaluationError(
-            f"{pair.prediction}: corners of the grid up to {distance:.3g} voxels away from those "
-            f"of {pair.reference}, expected at most {GRID_TOLERANCE}. Resample it onto that grid, "
-            "or correct the header that is wrong."
-        )
+    steps_mm = None if spacing_mm is None else np.diag(spacing_mm)
+    return _Masks(pair, predicted.voxels, reference, steps_mm)
 
 
 def _scan_score(masks: list[_Masks]) -> _ScanScore:
@@ -242,7 +238,7 @@ def _scan_score(masks: list[_Masks]) -> _ScanScore:
     if math.prod(shape) > MAX_VOXELS:
         raise EvaluationError(
             f"{first.pair.prediction}: slices {numbers[0]} to {numbers[-1]} of scan "
-            f"{first.pair.scan} make a grid {_by(shape)}, expected at most {MAX_VOXELS:,} voxels. "
+            f"{first.pair.scan} make a grid {by(shape)}, expected at most {MAX_VOXELS:,} voxels. "
             "Correct the slice numbers in the names."
         )
     # Slices without a reference stay empty, so that lesions do not join across the gap.
@@ -251,14 +247,17 @@ def _scan_score(masks: list[_Masks]) -> _ScanScore:
     reference[places] = np.concatenate([mask.reference for mask in masks])
     surfaces, voxel_ml = None, math.nan
     if first.steps_mm is not None:
-        surfaces = _surfaces(prediction, reference, first.steps_mm)
+        surfaces = _surfaces(prediction, reference, first.steps_mm, first.coordinates)
         voxel_ml = float(abs(np.linalg.det(first.steps_mm))) / 1000
+    slices = [overlap_counts(prediction[place], reference[place]) for place in places]
+    shares = slice_shares(first.coordinates, len(slices))
     return _ScanScore(
         numbers=[first.pair.slice] if len(places) == 1 else list(numbers),
-        slices=[overlap_counts(prediction[place], reference[place]) for place in places],
+        slices=slices,
         surfaces=surfaces,
         lesions=lesion_counts(prediction, reference),
-        voxel_ml=voxel_ml,
+        prediction_ml=float(shares @ [one.prediction_size for one in slices]) * voxel_ml,
+        reference_ml=float(shares @ [one.reference_size for one in slices]) * voxel_ml,
     )
 
 
@@ -271,7 +270,7 @@ def _stack_numbers(masks: list[_Masks]) -> list[int]:
         name, as_first = mask.pair.prediction, f"as {first.pair.prediction} of the same scan"
         if mask.prediction.shape != shape:
             problems.append(
-                f"{name}: grid {_by(mask.prediction.shape)}, expected {_by(shape)} {as_first}. "
+                f"{name}: grid {by(mask.prediction.shape)}, expected {by(shape)} {as_first}. "
                 "Put files of other sizes into a folder of their own."
             )
         if not _is_same(mask.steps_mm, first.steps_mm):
@@ -289,11 +288,16 @@ def _stack_numbers(masks: list[_Masks]) -> list[int]:
 
 
 def _surfaces(
-    prediction: np.ndarray, reference: np.ndarray, steps_mm: np.ndarray
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    steps_mm: np.ndarray,
+    coordinates: np.ndarray | None,
 ) -> SurfaceDistances:
     if len(prediction) == 1:  # In 3-D, all voxels of a single slice would be border.
         return surface_distances(prediction[0], reference[0], spacing_mm=steps_mm[:, 1:])
-    return surface_distances(prediction, reference, spacing_mm=steps_mm)
+    return surface_distances(
+        prediction, reference, spacing_mm=steps_mm, slice_coordinates=coordinates
+    )
 
 
 def _overlap_columns(counts: OverlapCounts) -> dict[str, object]:
@@ -343,8 +347,8 @@ def _subject_row(
     surfaces = [scan.surfaces for scan in scans if scan.surfaces is not None]
     distances = sum(surfaces[1:], surfaces[0]) if len(surfaces) == len(scans) else None
     lesions = sum((scan.lesions for scan in scans[1:]), scans[0].lesions)
-    predictions_ml = np.array([scan.overlap.prediction_size * scan.voxel_ml for scan in scans])
-    references_ml = np.array([scan.overlap.reference_size * scan.voxel_ml for scan in scans])
+    predictions_ml = np.array([scan.prediction_ml for scan in scans])
+    references_ml = np.array([scan.reference_ml for scan in scans])
     errors_ml = predictions_ml - references_ml
     without_lesion = [
         counts for scan in scans for counts in scan.slices if counts.reference_size == 0
@@ -391,10 +395,6 @@ def _is_same(steps_mm: np.ndarray | None, other: np.ndarray | None) -> bool:
     if steps_mm is None or other is None:
         return steps_mm is other
     return bool(np.allclose(steps_mm, other, rtol=1e-3, atol=1e-6))
-
-
-def _by(shape: Iterable[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _shown(steps_mm: np.ndarray | None) -> str:

@@ -48,6 +48,7 @@ def surface_distances(
     reference: np.ndarray,
     *,
     spacing_mm: Sequence[float] | np.ndarray,
+    slice_coordinates: np.ndarray | None = None,
 ) -> SurfaceDistances:
     """Distances between the surfaces of two masks, both ways.
 
@@ -57,6 +58,8 @@ def surface_distances(
         spacing_mm: D distances between neighbouring voxels in mm, in the order of the axes; or,
             for a grid that may be sheared (a CT with tilted gantry), an array with D columns, of
             which column d is the step in mm to the next voxel along axis d, as in an affine.
+        slice_coordinates: Places along the first axis, in steps of it, where the slices are
+            unevenly spaced; None for 0, 1, 2, ...
 
     Raises:
         TypeError: A mask is not a boolean array.
@@ -72,8 +75,8 @@ def surface_distances(
     """
     require_masks(prediction, reference)
     steps_mm = _steps_mm(spacing_mm, prediction.ndim)
-    prediction_points = _border_voxels(prediction) @ steps_mm.T
-    reference_points = _border_voxels(reference) @ steps_mm.T
+    prediction_points = _border_places(prediction, slice_coordinates) @ steps_mm.T
+    reference_points = _border_places(reference, slice_coordinates) @ steps_mm.T
     return SurfaceDistances(
         _nearest_mm(prediction_points, reference_points),
         _nearest_mm(reference_points, prediction_points),
@@ -189,6 +192,14 @@ def _steps_mm(spacing_mm: Sequence[float] | np.ndarray, num_dimensions: int) -> 
         f"spacing_mm is {steps.tolist()}, expected {num_dimensions} positive numbers or an array "
         f"with {num_dimensions} independent columns; give the distance in mm along each axis"
     )
+
+
+def _border_places(mask: np.ndarray, slice_coordinates: np.ndarray | None) -> np.ndarray:
+    """Border voxels (P, D) in steps along each axis."""
+    voxels = _border_voxels(mask)
+    if slice_coordinates is None:
+        return voxels
+    return np.column_stack([slice_coordinates[voxels[:, 0]], voxels[:, 1:]])
 
 
 def _border_voxels(mask: np.ndarray) -> np.ndarray:

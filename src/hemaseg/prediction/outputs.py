@@ -16,6 +16,7 @@ from hemaseg.files import write_text
 from hemaseg.intake.sources import Source
 from hemaseg.metrics.confidence import expected_ml, soft_overlap
 from hemaseg.metrics.measurement import Measurement
+from hemaseg.metrics.volume_interval import COVERAGE_PERCENT
 from hemaseg.prediction.overview import write_overview
 from hemaseg.prediction.places import Places, sidecar_json
 from hemaseg.scans.images import write_mask, write_probability
@@ -82,6 +83,7 @@ class Case:
         probabilities: (K, H, W) in [0, 1].
         mask: (K, H, W), without the lesions that were removed.
         measurement: Of the mask.
+        interval_ml: As `volume_interval` gives it; NaN where nothing is known.
         num_removed_lesions: As in `Cleaned`.
         removed_ml: As in `Cleaned`.
         confidence: Dice that the network expects of the mask; NaN if that is empty.
@@ -97,6 +99,7 @@ class Case:
     probabilities: NDArray[np.float32]
     mask: NDArray[np.bool_]
     measurement: Measurement
+    interval_ml: tuple[float, float] = (math.nan, math.nan)
     num_removed_lesions: int = 0
     removed_ml: float = 0.0
     confidence: float = field(init=False)
@@ -199,6 +202,7 @@ def _write_overview(case: Case, min_lesion_ml: float) -> Path:
         caption=(
             f"{case.source.name}: {volume} in {measured.num_lesion_slices} slices",
             *_removed(case, min_lesion_ml),
+            *_interval(case),
             *_doubts(case),
             f"Values {case.shown.low:g} to {case.shown.high:g} from black to white; slices {order}",
             "Research use only; not a medical device.",
@@ -214,6 +218,17 @@ def _removed(case: Case, min_lesion_ml: float) -> list[str]:
     return [
         f"Removed from the mask: {case.num_removed_lesions} lesions below {min_lesion_ml:g} mL, "
         f"{case.removed_ml:.2g} mL together"
+    ]
+
+
+def _interval(case: Case) -> list[str]:
+    """A line of the picture that says how far the volume may be off."""
+    low_ml, high_ml = case.interval_ml
+    if math.isnan(high_ml):
+        return []
+    return [
+        f"Interval of the volume: {low_ml:.1f} to {high_ml:.1f} mL, for {COVERAGE_PERCENT} of 100 "
+        "scans like those of the test subjects"
     ]
 
 

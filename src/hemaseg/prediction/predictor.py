@@ -22,6 +22,7 @@ from hemaseg.files import file_sha256
 from hemaseg.intake.checking import problem_of
 from hemaseg.intake.sources import Source, read_source
 from hemaseg.metrics.measurement import measure, measurement_columns
+from hemaseg.metrics.volume_interval import volume_interval
 from hemaseg.prediction.cleanup import remove_small_lesions
 from hemaseg.prediction.outputs import Case, Clock, Wanted, write_case
 from hemaseg.prediction.places import Places
@@ -267,6 +268,8 @@ class _Predictor:
             measurement=without_nan(measurement_columns(case.measurement)),
             confidence=_rounded(case.confidence),
             expected_ml=_rounded(case.expected_ml),
+            volume_low_ml=_rounded(case.interval_ml[0]),
+            volume_high_ml=_rounded(case.interval_ml[1]),
             num_removed_lesions=case.num_removed_lesions,
             removed_ml=float(f"{case.removed_ml:.4g}"),
             seconds={},
@@ -301,12 +304,19 @@ class _Predictor:
             measurement = measure(cleaned.mask, scan.affine, scan.slice_coordinates)
             case = Case(
                 *(begun.source, begun.places, scan, begun.shown, found, cleaned.mask, measurement),
+                self._interval_ml(begun, measurement.volume_ml),
                 num_removed_lesions=cleaned.num_removed_lesions,
                 removed_ml=cleaned.removed_ml,
             )
             if begun.unlike:
                 case.findings.append(Finding("unlike-training", begun.unlike))
         return case
+
+    def _interval_ml(self, begun: _Begun, volume_ml: float) -> tuple[float, float]:
+        _, model = self.load()
+        # The errors are of scans like those of training, and of masks with their small lesions.
+        is_known = not begun.unlike and not self._wanted.min_lesion_ml
+        return volume_interval(volume_ml, model.volume_errors_cbrt_ml if is_known else ())
 
     def _read(self, source: Source, own: str) -> Scan:
         if self._job.assume_modality:

@@ -23,7 +23,7 @@ PREDICTIONS = "predictions.csv"
 COLUMNS = (
     *("name", "input", "status", "problem", "modality"),
     *MEASUREMENT_COLUMNS,
-    *("confidence", "expected_ml"),
+    *("confidence", "expected_ml", "volume_low_ml", "volume_high_ml"),
     *("findings", "model", "seconds"),
 )
 """Of `predictions.csv`."""
@@ -70,6 +70,9 @@ class CaseRecord(Section):
     """The Dice that the network expects of the mask; null if that is empty."""
     expected_ml: float | None = None
     """Volume that the probabilities add up to, removed lesions included."""
+    volume_low_ml: float | None = None
+    """Ends of `metrics.volume_interval.volume_interval`."""
+    volume_high_ml: float | None = None
     num_removed_lesions: int = 0
     """Lesions below `min_lesion_ml` that were removed from the mask."""
     removed_ml: float = 0.0
@@ -97,6 +100,8 @@ def done_row(record: CaseRecord) -> Row:
         **record.measurement,
         "confidence": record.confidence,
         "expected_ml": record.expected_ml,
+        "volume_low_ml": record.volume_low_ml,
+        "volume_high_ml": record.volume_high_ml,
         "findings": ";".join(dict.fromkeys(finding.kind for finding in record.findings)),
         "model": record.task.model_sha256[:12],
         "seconds": round(sum(record.seconds.values()), 2),

@@ -59,6 +59,8 @@ class Scan:
             mask is written back onto the file's own grid; None for other formats.
         dicom: The instances of a DICOM series; None for other formats.
         pictures: The files of a stack of pictures, one for each slice; empty for all else.
+        frame_of_reference: UID of the space that a DICOM segmentation lies in, empty where it
+            states none; None for all else.
         findings: Repairs and notes of reading.
     """
 
@@ -71,6 +73,7 @@ class Scan:
     nifti_header: Any = None
     dicom: DicomSource | None = None
     pictures: tuple[Path, ...] = ()
+    frame_of_reference: str | None = None
     findings: tuple[Finding, ...] = ()
 
     @property

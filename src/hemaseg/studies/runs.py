@@ -9,12 +9,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hemaseg.cohorts.split import Parts, Split, parts
 from hemaseg.cohorts.table import Cohort
 from hemaseg.config import ArmConfig, RunConfig
 from hemaseg.errors import CheckpointError, TrainingError
 from hemaseg.evaluation.scoring import evaluate_cohort
-from hemaseg.evaluation.tables import write_scores
+from hemaseg.evaluation.tables import Scores, write_scores
+from hemaseg.metrics.volume_interval import volume_errors
 
 if TYPE_CHECKING:
     from hemaseg.slices.dataset import SliceSet
@@ -152,6 +155,7 @@ def complete_run(
         tolerance_mm=tolerance_mm,
         progress=lambda done, total: report(f"scoring, image {done}/{total}", 1.0),
     )
+    _keep_volume_errors(run, scores, split)
     write_scores(scores, run.score_files[0])
 
 
@@ -264,6 +268,24 @@ def _update_record(run: PlannedRun, **values: object) -> None:
     if (run.folder / RUN).exists():
         record = read_record(run.folder / RUN, RunRecord)
         write_record(record.model_copy(update=values), run.folder / RUN)
+
+
+def _keep_volume_errors(run: PlannedRun, scores: Scores, split: Split) -> None:
+    """Add to the model how far the volumes of subjects were off that it never saw.
+
+    Those of a scan, as what `predict` measures: means over several would err less.
+    """
+    from hemaseg.training.checkpoint import MODEL, ModelRecord, read_record, write_record
+
+    volumes = scores.subjects[["prediction_ml", "reference_ml"]].to_numpy(float)
+    num_scans = scores.slices.groupby("subject")["scan"].nunique()
+    errors = volume_errors(*volumes.T)
+    if split.unit != "subject" or (num_scans > 1).any() or not np.isfinite(errors).all():
+        return
+    before = read_record(run.folder / MODEL, ModelRecord)
+    record = before.model_copy(update={"volume_errors_cbrt_ml": tuple(errors.tolist())})
+    if record != before:
+        write_record(record, run.folder / MODEL)
 
 
 def _predict(run: PlannedRun, test: Cohort, report: Report) -> float:
