@@ -8,7 +8,7 @@ READY = $(VENV)/.ready
 
 setup: $(READY)
 
-# constraints.txt pins every package, PyTorch's CPU build among them; pyproject.toml allows ranges.
+# constraints.txt pins every package; pyproject.toml allows ranges.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -261,7 +261,9 @@ def test_intervals_and_tests_are_named(study: Path) -> None:
     assert "p 0." not in words  # neither equals nor below
     assert "(Friedman): chi-squared 5.25 with 2 degrees of freedom, p = 0.072" in words
     assert "called different if the sign-flip test of their mean difference" in words
-    assert "has p below 0.05, equivalent if two one-sided t tests against the margin do" in words
+    assert "has p below 0.05, equivalent if two one-sided t tests against the margin have" in words
+    assert "different within the margin if both hold, and undecided otherwise" in words
+    assert "corrected for the number of pairs by Holm's method. The verdict" in words
     assert "in parentheses the epoch with the best validation Dice, whose weights" in words
 
 

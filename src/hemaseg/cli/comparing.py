@@ -25,11 +25,11 @@ def evaluate(
     references: Annotated[Path, typer.Argument(help="Folder of reference masks, or cohort.csv.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Table to write: metrics.csv.")],
     tolerance_mm: Annotated[
-        float, typer.Option(min=0, max=1000, help="Of the surface Dice.")
+        float, typer.Option(min=0, max=1000, help="Tolerance of the surface Dice.")
     ] = 2.0,
     label: Annotated[
         int | None,
-        typer.Option(min=1, help="Which label of maps of several, or segment, in both folders."),
+        typer.Option(min=1, help="Which label or segment counts, where masks hold several."),
     ] = None,
     reference_label: Annotated[
         int | None, typer.Option(min=1, help="The same in the references, if it is another.")
@@ -93,7 +93,9 @@ def compare(
     study: Annotated[Path | None, typer.Argument(help="Study file; see configs/.")] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, max=999, help="Runs at a time, each a process of its own; 1."),
+        typer.Option(
+            min=1, max=999, help="Runs at a time, each a process of its own; 1 unless given."
+        ),
     ] = None,
     run: Annotated[
         int | None,
@@ -258,7 +260,9 @@ def anova(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("demo"),
-    num_subjects: Annotated[int, typer.Option(min=12, max=999, help="Synthetic heads.")] = 24,
+    num_subjects: Annotated[
+        int, typer.Option(min=12, max=999, help="How many synthetic heads.")
+    ] = 24,
 ) -> None:
     """Train, compare and report on synthetic heads, in minutes."""
     from hemaseg.demo import prepare_demo

@@ -41,10 +41,11 @@ def bench(
             help="Network, run folder, or weights that ship; several times for several.",
         ),
     ] = None,
-    num_slices: Annotated[int, typer.Option("--slices", min=2, help="Of each pass.")] = 16,
-    num_turns: Annotated[int, typer.Option("--turns", min=1, help="Passes of each.")] = 5,
+    num_slices: Annotated[int, typer.Option("--slices", min=2, help="Slices in each pass.")] = 16,
+    num_turns: Annotated[int, typer.Option("--turns", min=1, help="Passes of each way.")] = 5,
     num_studies: Annotated[
-        int, typer.Option("--studies", min=2, help="Of the call of predict with many.")
+        int,
+        typer.Option("--studies", min=2, help="How many scans the call of predict with many has."),
     ] = 10,
     study: Annotated[
         bool, typer.Option("--study", help="Only whole predictions, by the first network.")
@@ -118,7 +119,8 @@ def export(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="Run folder of hemaseg train, or name of weights that ship."
+            metavar="MODEL",
+            help="Folder of hemaseg train or convert, or name of weights that ship.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write into.")],

@@ -29,7 +29,7 @@ Device = Annotated[str, typer.Option(help="auto (CUDA, MPS, CPU), cpu, cuda, cud
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Track = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="tensorboard or mlflow, which are extras; none else."),
+    typer.Option(metavar="NAME", help="Show epochs in tensorboard or mlflow, which are extras."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all random choices.")]
 

@@ -48,7 +48,7 @@ Accept = Annotated[
 Modality = Annotated[str | None, typer.Option(help="CT or MRI, of scans that do not say it.")]
 MaxGib = Annotated[float, typer.Option(min=0.001, help="Largest volume that is read, in GiB.")]
 KeepIdentity = Annotated[
-    bool, typer.Option("--keep-identity", help="Let output identify the patients.")
+    bool, typer.Option("--keep-identity", help="Let names, SEG and report identify patients.")
 ]
 
 
@@ -96,7 +96,8 @@ def predict(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="Run folder of hemaseg train, or name of weights that ship."
+            metavar="MODEL",
+            help="Folder of hemaseg train or convert, or name of weights that ship.",
         ),
     ] = None,
     probability: Annotated[
@@ -106,7 +107,7 @@ def predict(
         bool, typer.Option("--bids", help="Name masks as a BIDS derivative does.")
     ] = False,
     no_dicom: Annotated[
-        bool, typer.Option("--no-dicom", help="Write no DICOM SEG and report of DICOM scans.")
+        bool, typer.Option("--no-dicom", help="Write neither DICOM SEG nor report of DICOM scans.")
     ] = False,
     min_lesion_ml: Annotated[
         float, typer.Option(help="Remove lesions below this volume from the mask; 0 removes none.")
@@ -217,7 +218,7 @@ def measure(
         Path | None, typer.Option("-o", "--output", help="Table to write: measures.csv.")
     ] = None,
     label: Annotated[
-        int | None, typer.Option(min=1, help="Which label of a map of several.")
+        int | None, typer.Option(min=1, help="Which label counts, where masks hold several.")
     ] = None,
     max_gib: MaxGib = 1.0,
     as_json: AsJson = False,
