@@ -85,7 +85,7 @@ def test_images_are_ordered_by_subject_scan_and_slice() -> None:
 
 def test_selections() -> None:
     cohort = Cohort((case(), unmarked(slice=2), case(subject="P2"), negative(subject="P3")))
-    assert [image.id for image in cohort.of_subject("P1")] == ["P1/ct/1", "P1/ct/2"]
+    assert [image.id for image in cohort.select(["P1"]).images] == ["P1/ct/1", "P1/ct/2"]
     assert cohort.select(["P3", "P2"]).subjects == ("P2", "P3")
     assert [image.id for image in cohort.select_images(["P1/ct/2"]).images] == ["P1/ct/2"]
     assert [image.id for image in cohort.marked().images] == ["P1/ct/1", "P2/ct/1", "P3/ct/1"]

@@ -63,7 +63,7 @@ def test_volumes_of_the_tables_are_those_of_the_masks(
     if file_format == "png":
         cohort = index_table(tmp_path / "heads.csv")
         for subject, mask_ml in zip(table.index, table["mask_ml"], strict=True):
-            measured_ml = sum(image.lesion_ml for image in cohort.of_subject(str(subject)))
+            measured_ml = sum(image.lesion_ml for image in cohort.select([str(subject)]).images)
             assert measured_ml == pytest.approx(mask_ml, abs=2e-4)
         return
     measured = measure_files([tmp_path / "masks"], ReadOptions())

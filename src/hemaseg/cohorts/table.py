@@ -130,10 +130,6 @@ class Cohort:
         found = {image.modality for image in self.images}
         return found.pop() if len(found) == 1 else ""
 
-    def of_subject(self, subject: str) -> tuple[CaseImage, ...]:
-        """The images of one subject, in order."""
-        return self.select([subject]).images
-
     def select(self, subjects: Iterable[str]) -> "Cohort":
         """The images of some subjects.
 
