@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
     CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGLSLossless,
     RLELossless,
@@ -222,6 +224,11 @@ def turn_one(seg: Dataset) -> None:
     item.PlaneOrientationSequence[0].ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
 
 
+def of_no_segment(seg: Dataset) -> None:
+    for item in (shared(seg), *groups(seg)):
+        item.pop("SegmentIdentificationSequence", None)
+
+
 FAULTS: dict[str, tuple[str, Callable[[Dataset], Any]]] = {
     "no segments": ("mixed-segments", lambda seg: seg.SegmentSequence.clear()),
     "image": ("not-a-segmentation", lambda seg: setattr(seg, "SOPClassUID", CTImageStorage)),
@@ -246,7 +253,27 @@ FAULTS: dict[str, tuple[str, Callable[[Dataset], Any]]] = {
     "two at a place": ("duplicate-slices", place_again),
     "off the line": ("slices-off-line", shift_in_plane),
     "one turned": ("mixed-orientations", turn_one),
+    "frames of a segment that is not listed": (
+        "dicom-damaged",
+        lambda seg: setattr(seg.SegmentSequence[0], "SegmentNumber", 2),
+    ),
+    "frames of no segment": ("dicom-damaged", of_no_segment),
+    "big endian": ("transfer-syntax", lambda seg: None),
 }
+
+
+def test_labels_that_are_not_listed_are_refused(tmp_path: Path) -> None:
+    scan = random_series(tmp_path / "in", "axial")
+    pixels = 2 * two_lesions(scan)
+
+    def unlist(seg: Dataset) -> None:
+        del seg.SegmentSequence[-1]
+
+    options: dict[str, Any] = {"kind": "LABELMAP", "num_segments": 2, "change": unlist}
+    written_by_highdicom(tmp_path / "seg.dcm", scan, pixels, **options)
+    with pytest.raises(ScanError, match="1 of 1 frames or labels of no listed segment") as caught:
+        read_seg(tmp_path / "seg.dcm")
+    assert caught.value.kind == "dicom-damaged"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -255,7 +282,8 @@ def test_fault_is_refused(tmp_path: Path, fault: str) -> None:
     kind, change = FAULTS[fault]
     seg = dcmread(path)
     change(seg)
-    seg.save_as(path)
+    syntax = ExplicitVRBigEndian if fault == "big endian" else ExplicitVRLittleEndian
+    path.write_bytes(file_bytes(Dataset(seg), syntax))
     with pytest.raises(ScanError) as caught:
         read_seg(path)
     assert caught.value.kind == kind, caught.value
