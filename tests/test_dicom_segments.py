@@ -97,6 +97,27 @@ def test_frames_left_out_are_put_back_by_their_smallest_distance(tmp_path: Path)
     np.testing.assert_array_equal(to_stored(read.voxels, read.stored_axes), pixels[1:7])
 
 
+@pytest.mark.parametrize("stated_mm", [2.0, 3.0])
+def test_nothing_is_put_back_by_a_spacing_that_frames_contradict(
+    tmp_path: Path, stated_mm: float
+) -> None:
+    """Frames 5 mm apart are no multiple of it: with slices between them, volumes would be half."""
+    scan = random_series(tmp_path / "in", "axial")
+    pixels = np.zeros(SHAPE, np.uint8)
+    pixels[2:6, 3:9, 3:9] = 1
+
+    def state(seg: Dataset) -> None:
+        measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.SpacingBetweenSlices = stated_mm
+
+    path = tmp_path / "seg.dcm"
+    written_by_highdicom(path, scan, pixels, omit_empty_frames=True, change=state)
+    read = read_seg(path)
+    assert not read.findings
+    np.testing.assert_array_equal(to_stored(read.voxels, read.stored_axes), pixels[2:6])
+    assert read.voxel_ml.tolist() == pytest.approx([scan.voxel_ml[0]] * 4)
+
+
 def test_left_out_of_an_uneven_series(tmp_path: Path) -> None:
     scan = random_series(tmp_path / "in", "tilted and uneven")
     path = tmp_path / "seg.dcm"

@@ -41,16 +41,19 @@ _SEG_CLASSES = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")
 _TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 _MAX_SLICES = 4096
 """Of a segmentation with the slices that are put back; heads have some hundred."""
+_UNIT_TOLERANCE = 0.1
+"""Of the spacing that a file states against that of its frames: tilted ones are closer by as much
+as the cosine of the tilt."""
 
 
 def read_seg(path: Path, options: ReadOptions | None = None, *, segment: int | None = None) -> Scan:
     """One segment of a DICOM SEG, written by any tool, as a scan with boolean voxels.
 
     The grid is that of the frames of all segments. Frames that were left out because they are empty
-    are put back between those that are there, by the spacing that the file states, or else by their
-    smallest distance. (Slices below and above all frames are not known, and change no volume.)
-    Nothing is put back where a frame is empty or each slice refers to an instance of its own: then
-    none was left out, and uneven distances are real.
+    are put back between those that are there, by the spacing that the file states, if frames agree
+    with it, or else by their smallest distance. (Slices below and above all frames are not known,
+    and change no volume.) Nothing is put back where a frame is empty or each slice refers to an
+    instance of its own: then none was left out, and uneven distances are real.
 
     Args:
         path: A file of type BINARY, LABELMAP, or FRACTIONAL with two values.
@@ -267,8 +270,9 @@ def _counts(
     for unit in (abs(firsts[0].distance or 0.0), steps.mean(), steps.min()):
         counts = np.rint(steps / (unit or math.inf))
         if counts.min() >= 1 and counts.sum() < most:
-            errors = steps - counts * steps.sum() / counts.sum()
-            if np.abs(errors).max() <= min(EVEN_MM, unit / 50):
+            step = steps.sum() / counts.sum()
+            is_unit = abs(step - unit) <= _UNIT_TOLERANCE * unit
+            if is_unit and np.abs(steps - counts * step).max() <= min(EVEN_MM, unit / 50):
                 return counts.astype(np.intp)
     if num_sources > len(firsts):
         screen.refuse(
