@@ -133,8 +133,17 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     assert read_config(path, Recipe) == read_config(paper, Recipe)
 
 
-def test_text_that_is_not_toml(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a = = 3", "Invalid value"),
+        # What Python itself gives up on, and tomllib passes on.
+        ("a = " + "9" * 5000, "Exceeds the limit"),
+        ("a = " + "[" * 100_000, "nested beyond any use"),
+    ],
+)
+def test_text_that_is_not_toml(tmp_path: Path, text: str, found: str) -> None:
     path = tmp_path / "r.toml"
-    path.write_text("a = = 3")
-    with pytest.raises(ConfigError, match=r"r\.toml: not valid TOML"):
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"r\.toml: not valid TOML: {found}"):
         read_config(path, Recipe)

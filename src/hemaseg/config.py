@@ -293,8 +293,12 @@ def read_config(path: Path, kind: type[SectionT]) -> SectionT:
         raise ConfigError(f"{path}: no such file. Give the path of a TOML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}).") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # Of which that of tomllib is one.
         raise ConfigError(f"{path}: not valid TOML: {error}.") from error
+    except RecursionError:
+        raise ConfigError(
+            f"{path}: not valid TOML: nested beyond any use, expected a few levels. Correct it."
+        ) from None
     return parse_config(content, kind, source=str(path))
 
 
