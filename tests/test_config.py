@@ -75,6 +75,19 @@ def test_bad_value_is_shown() -> None:
     )
 
 
+@pytest.mark.parametrize("number", ["0.01", "1_0", True])
+def test_only_numbers_are_numbers(number: object) -> None:
+    assert f"optimiser.learning_rate is {number!r}: input should be a valid number" in refused(
+        {"optimiser": {"learning_rate": number}}
+    )
+    assert f"training.num_epochs is {number!r}: input should be a valid integer" in refused(
+        {"training": {"num_epochs": number}}
+    )
+    assert f"intensity.window_hu.1 is {number!r}: input should be a valid number" in refused(
+        {"intensity": {"window_hu": [0, number]}}
+    )
+
+
 def test_reversed_window_is_refused() -> None:
     assert "window_hu is [100.0, 30.0], expected the lower end first" in refused(
         {"intensity": {"window_hu": [100, 30]}}
