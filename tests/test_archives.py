@@ -41,6 +41,16 @@ def test_members_are_read_exactly(tmp_path: Path, method: int) -> None:
     assert is_archive(path.read_bytes())
 
 
+def test_a_member_that_would_lie_before_the_file(tmp_path: Path) -> None:
+    path = packed(tmp_path / "scan.zip")
+    data = bytearray(path.read_bytes())
+    data[-6:-2] = (2**30).to_bytes(4, "little")  # Where the directory says that it begins.
+    path.write_bytes(data)
+    error = refusal(path)
+    assert error.kind == "archive-damaged"
+    assert "before the file begins" in str(error)
+
+
 def test_an_empty_archive_has_no_members(tmp_path: Path) -> None:
     zipfile.ZipFile(tmp_path / "scan.zip", "w").close()
     assert is_archive((tmp_path / "scan.zip").read_bytes())

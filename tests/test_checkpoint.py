@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,20 @@ def test_record_of_another_model_is_refused(run_folder: Path) -> None:
         load_model(run_folder)
 
 
+@pytest.mark.parametrize(
+    ("width", "words"),
+    [(4000, "do not fit unet with base_width = 4000"), (2**40, "that large")],
+)
+def test_a_record_of_a_huge_model_takes_no_memory(run_folder: Path, width: int, words: str) -> None:
+    record = json.loads((run_folder / MODEL).read_text())
+    record["model"] = {"name": "unet", "options": {"base_width": width}}
+    (run_folder / MODEL).write_text(json.dumps(record))
+    started_s = time.perf_counter()
+    with pytest.raises(CheckpointError, match=words):
+        load_model(run_folder)
+    assert time.perf_counter() - started_s < 5  # Its 40 GB of weights would take minutes.
+
+
 STATISTICS_OF_NONE = {"num": 5, "center": {}, "spread": {}, "limit": 4.0}
 
 
@@ -103,7 +118,8 @@ STATISTICS_OF_NONE = {"num": 5, "center": {}, "spread": {}, "limit": 4.0}
             {"name": "vnet"},
             '"vnet" is unknown, expected one of .*of another version; restore or',
         ),
-        ("image_size", 0, "image_size: Input should be greater than 0"),
+        ("image_size", 0, "image_size: Input should be greater than or equal to 16"),
+        ("image_size", 10**6, "image_size: Input should be less than or equal to 4096"),
         ("image_size", 33, "image_size is 33, expected a multiple of 32 for model dr_unet"),
         ("threshold", 7.0, "threshold: Input should be less than or equal to 1"),
         ("temperature", 0.0, "temperature: Input should be greater than 0"),

@@ -274,6 +274,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_cluster(
     [
         ("nowhere.json", "neither an address nor the file of a scheduler (No such file"),
         ("scans/a.nii.gz", "neither an address nor the file of a scheduler (another content)"),
+        ("nested.json", "neither an address nor the file of a scheduler (another content)"),
         ("127.0.0.1:1", "127.0.0.1:1: no scheduler answers at 127.0.0.1:1 (OSError), expected"),
         ("other://127.0.0.1:1", "no scheduler answers at other://127.0.0.1:1 (ValueError)"),
     ],
@@ -281,6 +282,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_cluster(
 def test_an_address_without_a_scheduler(
     hemaseg: Verb, folder: Path, monkeypatch: pytest.MonkeyPatch, address: str, words: str
 ) -> None:
+    (folder / "nested.json").write_text("[" * 100_000)
     monkeypatch.setattr(cluster, "CONNECT_S", 0.3)
     ended = hemaseg(*predict("out", "--cluster", address))
     assert (ended.status, ended.out, words in ended.err) == (2, "", True)

@@ -75,6 +75,19 @@ def test_bad_value_is_shown() -> None:
     )
 
 
+@pytest.mark.parametrize("number", ["0.01", "1_0", True])
+def test_only_numbers_are_numbers(number: object) -> None:
+    assert f"optimiser.learning_rate is {number!r}: input should be a valid number" in refused(
+        {"optimiser": {"learning_rate": number}}
+    )
+    assert f"training.num_epochs is {number!r}: input should be a valid integer" in refused(
+        {"training": {"num_epochs": number}}
+    )
+    assert f"intensity.window_hu.1 is {number!r}: input should be a valid number" in refused(
+        {"intensity": {"window_hu": [0, number]}}
+    )
+
+
 def test_reversed_window_is_refused() -> None:
     assert "window_hu is [100.0, 30.0], expected the lower end first" in refused(
         {"intensity": {"window_hu": [100, 30]}}
@@ -133,8 +146,17 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     assert read_config(path, Recipe) == read_config(paper, Recipe)
 
 
-def test_text_that_is_not_toml(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a = = 3", "Invalid value"),
+        # What Python itself gives up on, and tomllib passes on.
+        ("a = " + "9" * 5000, "Exceeds the limit"),
+        ("a = " + "[" * 100_000, "nested beyond any use"),
+    ],
+)
+def test_text_that_is_not_toml(tmp_path: Path, text: str, found: str) -> None:
     path = tmp_path / "r.toml"
-    path.write_text("a = = 3")
-    with pytest.raises(ConfigError, match=r"r\.toml: not valid TOML"):
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"r\.toml: not valid TOML: {found}"):
         read_config(path, Recipe)

@@ -262,6 +262,7 @@ def test_converted_weights_predict_and_start_as_those_that_they_came_from(
     assert (again.status, "exists" in again.err) == (2, True)
     for wrong, words in (
         (["--option", "base_width"], "--option base_width: expected NAME=VALUE with a value as"),
+        (["--option", f"base_width={'9' * 5000}"], "expected NAME=VALUE with a value as"),
         (["--option", "width=4"], 'has no option "width", expected one of base_width'),
         (["--modality", "X-ray"], "modality is 'X-ray': input should be '', 'CT' or 'MRI'"),
         (["--threshold", "nan"], "threshold is nan: input should be a finite number"),

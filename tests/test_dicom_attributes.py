@@ -59,6 +59,7 @@ def test_sound_values() -> None:
     ("tag", "vr", "value", "read", "keyword"),
     [
         (SPACING, "DS", b"Doe^Jane", numbers, "PixelSpacing"),
+        (SPACING, "DS", b"0.5\\1_0", numbers, "PixelSpacing"),
         (SPACING, "DS", b"1\\2", number, "PixelSpacing"),
         (SPACING, "DS", b"inf ", number, "PixelSpacing"),
         (ROWS, "US", b"\1", integer, "Rows"),

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
     CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGLSLossless,
     RLELossless,
 )
 
-from dicom_files import phantom_series
+from dicom_files import file_bytes, phantom_series
 from hemaseg.dicom.seg import write_seg
 from hemaseg.dicom.segments import read_seg
 from hemaseg.errors import ScanError
@@ -66,6 +68,27 @@ def test_frames_left_out_are_put_back_by_their_smallest_distance(tmp_path: Path)
     written_by_highdicom(path, scan, pixels, omit_empty_frames=True, change=without_spacing)
     read = read_seg(path)
     np.testing.assert_array_equal(to_stored(read.voxels, read.stored_axes), pixels[1:7])
+
+
+@pytest.mark.parametrize("stated_mm", [2.0, 3.0])
+def test_nothing_is_put_back_by_a_spacing_that_frames_contradict(
+    tmp_path: Path, stated_mm: float
+) -> None:
+    """Frames 5 mm apart are no multiple of it: with slices between them, volumes would be half."""
+    scan = random_series(tmp_path / "in", "axial")
+    pixels = np.zeros(SHAPE, np.uint8)
+    pixels[2:6, 3:9, 3:9] = 1
+
+    def state(seg: Dataset) -> None:
+        measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.SpacingBetweenSlices = stated_mm
+
+    path = tmp_path / "seg.dcm"
+    written_by_highdicom(path, scan, pixels, omit_empty_frames=True, change=state)
+    read = read_seg(path)
+    assert not read.findings
+    np.testing.assert_array_equal(to_stored(read.voxels, read.stored_axes), pixels[2:6])
+    assert read.voxel_ml.tolist() == pytest.approx([scan.voxel_ml[0]] * 4)
 
 
 def test_left_out_of_an_uneven_series(tmp_path: Path) -> None:
@@ -195,6 +218,11 @@ def turn_one(seg: Dataset) -> None:
     item.PlaneOrientationSequence[0].ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
 
 
+def of_no_segment(seg: Dataset) -> None:
+    for item in (shared(seg), *groups(seg)):
+        item.pop("SegmentIdentificationSequence", None)
+
+
 FAULTS: dict[str, tuple[str, Callable[[Dataset], Any]]] = {
     "no segments": ("mixed-segments", lambda seg: seg.SegmentSequence.clear()),
     "image": ("not-a-segmentation", lambda seg: setattr(seg, "SOPClassUID", CTImageStorage)),
@@ -219,7 +247,27 @@ FAULTS: dict[str, tuple[str, Callable[[Dataset], Any]]] = {
     "two at a place": ("duplicate-slices", place_again),
     "off the line": ("slices-off-line", shift_in_plane),
     "one turned": ("mixed-orientations", turn_one),
+    "frames of a segment that is not listed": (
+        "dicom-damaged",
+        lambda seg: setattr(seg.SegmentSequence[0], "SegmentNumber", 2),
+    ),
+    "frames of no segment": ("dicom-damaged", of_no_segment),
+    "big endian": ("transfer-syntax", lambda seg: None),
 }
+
+
+def test_labels_that_are_not_listed_are_refused(tmp_path: Path) -> None:
+    scan = random_series(tmp_path / "in", "axial")
+    pixels = 2 * two_lesions(scan)
+
+    def unlist(seg: Dataset) -> None:
+        del seg.SegmentSequence[-1]
+
+    options: dict[str, Any] = {"kind": "LABELMAP", "num_segments": 2, "change": unlist}
+    written_by_highdicom(tmp_path / "seg.dcm", scan, pixels, **options)
+    with pytest.raises(ScanError, match="1 of 1 frames or labels of no listed segment") as caught:
+        read_seg(tmp_path / "seg.dcm")
+    assert caught.value.kind == "dicom-damaged"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -228,7 +276,8 @@ def test_fault_is_refused(tmp_path: Path, fault: str) -> None:
     kind, change = FAULTS[fault]
     seg = dcmread(path)
     change(seg)
-    seg.save_as(path)
+    syntax = ExplicitVRBigEndian if fault == "big endian" else ExplicitVRLittleEndian
+    path.write_bytes(file_bytes(Dataset(seg), syntax))
     with pytest.raises(ScanError) as caught:
         read_seg(path)
     assert caught.value.kind == kind, caught.value

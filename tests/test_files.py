@@ -68,6 +68,13 @@ def test_natural_order_is_numeric(numbers: list[int]) -> None:
     assert sorted(names, key=natural) == [f"P{number}_x" for number in sorted(numbers)]
 
 
+def test_natural_order_of_more_digits_than_python_makes_numbers_of() -> None:
+    long = "9" * 5000
+    assert sorted([f"P1{long}", f"P{long}", "P08", "P7"], key=natural) == [
+        *("P7", "P08", f"P{long}", f"P1{long}")
+    ]
+
+
 @given(st.text(), st.text())
 def test_natural_order_is_total(first: str, second: str) -> None:
     assert (natural(first) == natural(second)) == (first == second)

@@ -167,6 +167,13 @@ def test_other_nnunet_data_are_refused(
         find_layout(nnunet(tmp_path, **content))
 
 
+def test_an_nnunet_description_nested_beyond_any_use(tmp_path: Path) -> None:
+    nnunet(tmp_path, channel_names={"0": "CT"}, labels={"background": 0, "lesion": 1})
+    (tmp_path / "dataset.json").write_text("[" * 100_000)
+    with pytest.raises(CohortError, match=r"dataset\.json: RecursionError.*, expected a JSON file"):
+        find_layout(tmp_path)
+
+
 def test_nnunet_of_several_classes_if_one_is_chosen(tmp_path: Path) -> None:
     labels = {"background": 0, "ich": 1, "ivh": 2}
     folder = nnunet(tmp_path, channel_names={"0": "CT"}, labels=labels)

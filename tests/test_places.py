@@ -122,7 +122,9 @@ def test_a_dataset_is_described_with_what_it_is_from(tmp_path: Path) -> None:
     assert json.loads((out / "dataset_description.json").read_text()) == description
 
 
-@pytest.mark.parametrize("text", ["{}", "no json", '{"GeneratedBy": [{"Name": "fMRIPrep"}]}'])
+@pytest.mark.parametrize(
+    "text", ["{}", "no json", "[" * 100_000, '{"GeneratedBy": [{"Name": "fMRIPrep"}]}']
+)
 def test_another_dataset_is_not_described_anew_unasked(tmp_path: Path, text: str) -> None:
     path = tmp_path / "dataset_description.json"
     path.write_text(text)

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,19 @@ def test_another_table_is_not_replaced_unasked(tmp_path: Path, text: str) -> Non
         PredictionTable(tmp_path, [], force=False)
     PredictionTable(tmp_path, [], force=True).put([done_row(RECORD)])
     assert [row["name"] for row in rows_of(tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-9], lambda text: text[:-1] + ",7\n"])
+def test_a_table_with_a_row_cut_or_too_long_is_not_added_to(
+    tmp_path: Path, damage: Callable[[str], str]
+) -> None:
+    PredictionTable(tmp_path, [], force=False).put([done_row(RECORD)])
+    path = tmp_path / "predictions.csv"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ConfigError, match=r"predictions\.csv: exists .* or damaged"):
+        PredictionTable(tmp_path, [], force=False)
+    PredictionTable(tmp_path, [], force=True).put([failed_row("b", "b", "")])
+    assert [row["name"] for row in rows_of(tmp_path)] == ["b"]
 
 
 def test_names_that_are_not_utf_8_can_be_written(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_other_counts_are_refused(text: str) -> None:
         row(a=text).count("a")
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "1,5", "x"])
+@pytest.mark.parametrize("text", ["nan", "inf", "1,5", "x", "1_0", "\u0663"])
 def test_other_numbers_are_refused(text: str) -> None:
     with pytest.raises(CohortError, match=f"a '{text}', expected a finite number"):
         row(a=text).decimal("a")
@@ -90,6 +90,9 @@ def test_unreadable_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"a\n\xe4\n")
     with pytest.raises(CohortError, match=r"a\.csv: cannot be read .*byte 0xe4"):
         read_rows(tmp_path / "a.csv", required=("a",))
+    # As a study can name its cohort, in TOML.
+    with pytest.raises(CohortError, match=r"cannot be read .*null byte"):
+        read_rows(tmp_path / "a\0.csv", required=("a",))
 
 
 def test_problems_are_listed_up_to_a_limit() -> None:

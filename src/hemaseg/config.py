@@ -22,6 +22,7 @@ from hemaseg.errors import ConfigError
 from hemaseg.files import write_text
 
 Positive = Annotated[float, Field(gt=0)]
+Range = Annotated[tuple[float, float], Field(strict=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ImageSize = Annotated[int, Field(ge=16, le=4096)]
@@ -32,10 +33,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 
 
 class Section(BaseModel):
-    """A table of a TOML file: frozen, no unknown keys, defaults checked like values."""
+    """A table of a TOML file: frozen, no unknown keys, defaults checked like values.
+
+    A value must be of the type that is asked for: neither `"1_0"` nor `true` is a number. Lists may
+    stand for tuples, which TOML does not have.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, strict=True
     )
 
 
@@ -57,9 +62,9 @@ class IntensityConfig(Section):
     """`as_is`: 8-bit values over 255. `window`: CT values clipped to `window_hu`. `robust`: clipped
     to two percentiles of the scan's non-zero voxels. `auto`: 8-bit as is, other CT by window, other
     MRI robust."""
-    window_hu: tuple[float, float] = (30.0, 100.0)
+    window_hu: Range = (30.0, 100.0)
     """Lower and upper end of the CT window in HU (level 65, width 70)."""
-    percentiles: tuple[float, float] = (0.5, 99.5)
+    percentiles: Range = (0.5, 99.5)
     """Of the non-zero voxels of the scan, for `robust`."""
 
     @model_validator(mode="after")
@@ -215,7 +220,7 @@ class ComparisonConfig(Section):
     ] = "dice"
     margin: Positive | None = None
     """Differences of means smaller than this count as equivalent; without it nothing can."""
-    pairs: list[tuple[str, str]] = []
+    pairs: list[Annotated[tuple[str, str], Field(strict=False)]] = []
     """The pairs of arms to test, each pair once; all pairs if empty. Fewer tests, less
     correction."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -293,8 +298,12 @@ def read_config(path: Path, kind: type[SectionT]) -> SectionT:
         raise ConfigError(f"{path}: no such file. Give the path of a TOML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}).") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # Of which that of tomllib is one.
         raise ConfigError(f"{path}: not valid TOML: {error}.") from error
+    except RecursionError:
+        raise ConfigError(
+            f"{path}: not valid TOML: nested beyond any use, expected a few levels. Correct it."
+        ) from None
     return parse_config(content, kind, source=str(path))
 
 

@@ -87,12 +87,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def natural(text: str) -> tuple[tuple[str | int, ...], str]:
+def natural(text: str) -> tuple[tuple[str | tuple[int, str], ...], str]:
     """Sorting key under which numbers in names come in numeric order.
 
     Example:
         >>> sorted(["p10", "p9", "P1"], key=natural)
         ['P1', 'p9', 'p10']
     """
-    parts = re.split("([0-9]+)", text.casefold())
-    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), text
+    parts = re.split("0*([0-9]+)", text.casefold())
+    # Python makes no number of more than 4,300 digits; the longer one is the larger one.
+    return tuple((len(p), p) if index % 2 else p for index, p in enumerate(parts)), text

@@ -193,7 +193,7 @@ def _parsed(option: str) -> tuple[str, object]:
     name, _, value = option.partition("=")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # Of which that of tomllib is one.
         raise ConfigError(
             f"--option {option}: expected NAME=VALUE with a value as in TOML, as base_width=32. "
             "Correct it."

@@ -239,7 +239,7 @@ def _nnunet(folder: Path, files: list[Path], one_class: bool) -> _Files:
         content = json.loads(description.read_text(encoding="utf-8-sig"))
         channels = content["channel_names"] if "channel_names" in content else content["modality"]
         names, labels = [str(name) for name in channels.values()], content["labels"].keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CohortError(
             f"{description}: {type(error).__name__}: {error}, expected a JSON file with "
             "channel_names and labels. Correct it."

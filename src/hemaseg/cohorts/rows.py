@@ -58,7 +58,8 @@ class Row:
         if not text:
             return math.nan
         try:
-            number = float(text)
+            # Python takes 1_0 for 10, and digits of any script.
+            number = float(text) if text.isascii() and "_" not in text else math.nan
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
@@ -100,7 +101,7 @@ def read_rows(
             lines = csv.reader(file, strict=True)
             header = next(lines, [])
             rows = [(lines.line_num, fields) for fields in lines if fields]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise CohortError(
             f"{path}: cannot be read ({error}), expected a table. {remedy}"
         ) from error

@@ -241,7 +241,7 @@ def is_cohort(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8-sig") as file:
             columns = file.readline(2**12).strip().split(",")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return False
     return path.suffix.lower() == ".csv" and "image" in columns and len(columns) > len(COLUMNS) / 2
 

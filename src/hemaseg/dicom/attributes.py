@@ -73,7 +73,8 @@ def numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
         ScanError: They are no numbers.
     """
     found = values(header, keyword)
-    if any(isinstance(value, bytes) for value in found):  # Which Python would take for digits.
+    # Python would take bytes for digits, and 1_0 for 10.
+    if any(isinstance(value, bytes) or "_" in str(value) for value in found):
         raise _undecodable(keyword)
     try:
         return tuple(float(value) for value in found)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,16 +41,19 @@ _SEG_CLASSES = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")
 _TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 _MAX_SLICES = 4096
 """Of a segmentation with the slices that are put back; heads have some hundred."""
+_UNIT_TOLERANCE = 0.1
+"""Of the spacing that a file states against that of its frames: tilted ones are closer by as much
+as the cosine of the tilt."""
 
 
 def read_seg(path: Path, options: ReadOptions | None = None, *, segment: int | None = None) -> Scan:
     """One segment of a DICOM SEG, written by any tool, as a scan with boolean voxels.
 
     The grid is that of the frames of all segments. Frames that were left out because they are empty
-    are put back between those that are there, by the spacing that the file states, or else by their
-    smallest distance. (Slices below and above all frames are not known, and change no volume.)
-    Nothing is put back where a frame is empty or each slice refers to an instance of its own: then
-    none was left out, and uneven distances are real.
+    are put back between those that are there, by the spacing that the file states, if frames agree
+    with it, or else by their smallest distance. (Slices below and above all frames are not known,
+    and change no volume.) Nothing is put back where a frame is empty or each slice refers to an
+    instance of its own: then none was left out, and uneven distances are real.
 
     Args:
         path: A file of type BINARY, LABELMAP, or FRACTIONAL with two values.
@@ -59,25 +62,28 @@ def read_seg(path: Path, options: ReadOptions | None = None, *, segment: int | N
 
     Raises:
         ScanError: The file is missing, damaged or no SEG, has several segments and none is asked
-            for, or its geometry is unsound or cannot be known.
+            for, or pixels of segments that it does not list, or its geometry is unsound or cannot
+            be known.
     """
     screen = Screen(str(path), options or ReadOptions())
     with reading(path, screen), quiet_pydicom(), path.open("rb") as stream:
         try:
-            seg, frames, pixels = _contents(stream, screen.options.max_bytes)
-            number = _segment_number(seg, segment)
+            seg, form, pixels = _contents(stream, screen.options.max_bytes)
+            frames = object_frames(seg, form, "SEG")
+            listed = _listed_segments(seg)
+            number = _chosen_segment(listed, segment)
+            is_map = seg.SegmentationType == "LABELMAP"
+            segments = _map_segments(pixels, form) if is_map else _frame_segments(seg, frames)
+            _check_listed(segments, listed)
         except ScanError as error:
             raise screen.error(error.kind, str(error)) from None
         check_same_way(frames, screen)
         has_empty_frames = not pixels.any(axis=(1, 2)).all()
         slices, planes = _planes(seg, frames, has_empty_frames, screen)
-        if seg.SegmentationType == "LABELMAP":
+        if is_map:
             chosen, pixels = np.arange(len(frames)), pixels == number
         else:
-            numbers = [
-                frame_value(seg, frame.number, "ReferencedSegmentNumber") for frame in frames
-            ]
-            chosen = np.flatnonzero([found == number for found in numbers])
+            chosen = np.flatnonzero([found == number for found in segments])
         num_places = len(np.unique(slices[chosen]))
         if num_places < len(chosen):
             raise screen.error(
@@ -103,8 +109,8 @@ def read_seg(path: Path, options: ReadOptions | None = None, *, segment: int | N
 
 def _contents(
     stream: BinaryIO, max_bytes: int
-) -> tuple[Dataset, tuple[Frame, ...], NDArray[np.unsignedinteger]]:
-    """Header, frames, and (frame, row, column) stored values of a SEG."""
+) -> tuple[Dataset, PixelFormat, NDArray[np.unsignedinteger]]:
+    """Header, format, and (frame, row, column) stored values of a SEG."""
     if not starts_like_dicom(stream.read(HEAD_BYTES)):
         raise ScanError("not DICOM, expected a DICOM SEG. Name one.", kind="not-an-image")
     structure = read_structure(stream, max_bytes)
@@ -131,7 +137,7 @@ def _contents(
         form = pixel_format(seg)
         check_pixels(structure, form, max_bytes)
         values = np.stack(list(read_frames(stream, structure, seg, form, max_bytes)))
-    return seg, object_frames(seg, form, "SEG"), values
+    return seg, form, values
 
 
 def _one_bit(seg: Dataset, structure: Structure, max_bytes: int) -> PixelFormat:
@@ -154,9 +160,10 @@ def _one_bit(seg: Dataset, structure: Structure, max_bytes: int) -> PixelFormat:
             "pixels. Crop it, or raise the limit.",
             kind="too-large",
         )
-    if structure.fragments:
+    if structure.fragments or not structure.is_little:
         raise ScanError(
-            "compressed pixels of 1 bit, expected plain ones. Convert it.", kind="transfer-syntax"
+            "pixels of 1 bit that are compressed or big endian, expected plain ones. Convert it.",
+            kind="transfer-syntax",
         )
     assert structure.pixels is not None
     found, expected = structure.pixels[1], -(-count // 8)
@@ -170,19 +177,44 @@ def _one_bit(seg: Dataset, structure: Structure, max_bytes: int) -> PixelFormat:
     return PixelFormat(rows, columns, num_frames, 1, 1, False, False, None)
 
 
-def _segment_number(seg: Dataset, wanted: int | None) -> int:
+def _listed_segments(seg: Dataset) -> list[int]:
+    """Numbers of the segments that a SEG says it has; 0 is the background of label maps."""
+    numbers = {integer(item, "SegmentNumber") for item in items(seg, "SegmentSequence")}
+    return sorted(number for number in numbers if number > 0)
+
+
+def _chosen_segment(listed: list[int], wanted: int | None) -> int:
     """The segment to read. Messages do without the labels, which are anybody's text."""
-    numbers = sorted({integer(item, "SegmentNumber") for item in items(seg, "SegmentSequence")})
-    numbers = [number for number in numbers if number > 0]  # 0 is the background of label maps.
-    if wanted is None and len(numbers) == 1:
-        return numbers[0]
-    if wanted is not None and wanted in numbers:
+    if wanted is None and len(listed) == 1:
+        return listed[0]
+    if wanted is not None and wanted in listed:
         return wanted
     raise ScanError(
-        f"segments {', '.join(map(str, numbers)) or '(none)'}, expected "
+        f"segments {', '.join(map(str, listed)) or '(none)'}, expected "
         f"{'one' if wanted is None else f'segment {wanted}'}. Choose one by its number.",
         kind="mixed-segments" if wanted is None else "unknown-segment",
     )
+
+
+def _frame_segments(seg: Dataset, frames: Sequence[Frame]) -> list[Any]:
+    """Number of the segment of each frame, as the file has it; None where it has none."""
+    return [frame_value(seg, frame.number, "ReferencedSegmentNumber") for frame in frames]
+
+
+def _map_segments(pixels: NDArray[np.unsignedinteger], form: PixelFormat) -> list[int]:
+    """Numbers of the segments in a label map, without the background."""
+    background = {0, *(form.padding or ())}
+    return [number for number in np.unique(pixels).tolist() if number not in background]
+
+
+def _check_listed(segments: Sequence[Any], listed: list[int]) -> None:
+    """Refuse segments that the file does not list: the mask of one that it does would lack them."""
+    if num_unlisted := sum(number not in listed for number in segments):
+        raise ScanError(
+            f"{num_unlisted} of {len(segments)} frames or labels of no listed segment, expected "
+            f"those of {', '.join(map(str, listed))} alone. Export the segmentation again.",
+            kind="dicom-damaged",
+        )
 
 
 def _planes(
@@ -239,8 +271,9 @@ def _counts(
     for unit in (abs(firsts[0].distance or 0.0), steps.mean(), steps.min()):
         counts = np.rint(steps / (unit or math.inf))
         if counts.min() >= 1 and counts.sum() < most:
-            errors = steps - counts * steps.sum() / counts.sum()
-            if np.abs(errors).max() <= min(EVEN_MM, unit / 50):
+            step = steps.sum() / counts.sum()
+            is_unit = abs(step - unit) <= _UNIT_TOLERANCE * unit
+            if is_unit and np.abs(steps - counts * step).max() <= min(EVEN_MM, unit / 50):
                 return counts.astype(np.intp)
     if num_sources > len(firsts):
         screen.refuse(

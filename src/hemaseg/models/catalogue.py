@@ -70,3 +70,8 @@ def build_model(name: str, options: Mapping[str, Option] | None = None) -> Netwo
         return cls(**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f'model "{name}" with options {options}: {error}') from error
+    except RuntimeError as error:  # Sizes that overflow, or that no memory holds.
+        raise ConfigError(
+            f'model "{name}" with options {options}: no network can be that large. Correct the '
+            "options."
+        ) from error

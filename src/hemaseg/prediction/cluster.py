@@ -355,7 +355,7 @@ def _scheduler_address(given: str) -> str:
         return given
     try:
         return str(json.loads(Path(given).read_bytes())["address"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ClusterError(
             f"cluster {given!r} is neither an address nor the file of a scheduler "
             f"({getattr(error, 'strerror', None) or 'another content'}), expected tcp://HOST:PORT "

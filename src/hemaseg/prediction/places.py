@@ -152,7 +152,7 @@ def describe_dataset(folder: Path, sources: Sequence[Source], *, force: bool) ->
             before = json.loads(path.read_bytes())
             is_ours = before["GeneratedBy"][0]["Name"] == "hemaseg"
             links = before["DatasetLinks"] | links
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             is_ours = False
         if not is_ours:
             raise ConfigError(

@@ -154,16 +154,16 @@ class PredictionTable:
             return {}
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
-                table = csv.DictReader(file, strict=True)
-                rows, columns = list(table), tuple(table.fieldnames or ())
-        except (UnicodeDecodeError, csv.Error):
-            rows, columns = [], ()
-        if columns == COLUMNS:
+                columns, *lines = csv.reader(file, strict=True)
+            rows = [dict(zip(COLUMNS, line, strict=True)) for line in lines if line]
+        except (ValueError, csv.Error):  # Of which a wrong encoding and a row that was cut are two.
+            columns, rows = [], []
+        if tuple(columns) == COLUMNS:
             return {row["name"]: row for row in rows}
         if not self._force:
             raise ConfigError(
-                f"{self._path}: exists with other columns than predicted scans have. Choose "
-                "another place, or pass --force to replace it."
+                f"{self._path}: exists with other columns than predicted scans have, or damaged. "
+                "Choose another place, or pass --force to replace it."
             )
         return {}
 

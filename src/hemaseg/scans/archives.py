@@ -4,6 +4,7 @@ An archive is refused as a whole if anything about it is evil, even in a member 
 whoever unpacks it next may be hurt.
 """
 
+import errno
 import stat
 import zipfile
 import zlib
@@ -67,6 +68,10 @@ class Archive:
                     chunks.append(chunk)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
             raise self._damaged("a member that breaks off or fails its checksum") from None
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise self._damaged("a member that would lie before the file begins") from None
         data = b"".join(chunks)
         if data.startswith(_PACKED) or data[257:262] == b"ustar":
             raise self._screen.error(

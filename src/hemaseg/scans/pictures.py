@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from hemaseg.errors import ScanError
 from hemaseg.files import whole_file
+from hemaseg.scans.picture_files import check_page, check_whole, damaged, wrong_type
 from hemaseg.scans.scan import Scan, check_finite
 from hemaseg.scans.screening import ReadOptions, Screen, reading
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 TIFF_SUFFIXES = (".tif", ".tiff")
+
+_FORMATS = ("PNG", "JPEG", "TIFF")
 
 
 def is_picture(path: Path) -> bool:
@@ -39,10 +43,7 @@ def read_picture(path: Path, screen: Screen) -> Scan:
     except (ScanError, MemoryError):
         raise
     except Exception as error:  # Pillow raises a dozen kinds for damaged files.
-        raise screen.error(
-            "picture-damaged",
-            "cannot be decoded, expected a complete picture. Copy or export the file again.",
-        ) from error
+        raise damaged("cannot be decoded", screen) from error
     voxels = _stacked(pages, [f"page {number}" for number in range(1, len(pages) + 1)], screen)
     return Scan(voxels=voxels, affine=None, path=path, findings=tuple(screen.findings))
 
@@ -117,10 +118,9 @@ def write_pictures(slices: NDArray[Any], like: Scan, path: Path) -> None:
 
 def _pages(data: bytes, screen: Screen) -> Iterator[NDArray[Any]]:
     """(H, W) pixels of each page."""
-    formats = ("PNG", "JPEG", "TIFF")
-    with Image.open(BytesIO(data), formats=formats) as picture:
+    with Image.open(BytesIO(data), formats=_FORMATS) as picture:
         picture.verify()  # Checksums of a PNG, which decoding alone does not look at.
-    with Image.open(BytesIO(data), formats=formats) as picture:
+    with Image.open(BytesIO(data), formats=_FORMATS) as picture:
         num_pages = getattr(picture, "n_frames", 1)
         if num_pages > 1 and picture.format != "TIFF":
             raise screen.error(
@@ -128,6 +128,7 @@ def _pages(data: bytes, screen: Screen) -> Iterator[NDArray[Any]]:
             )
         what = f"decoded, {num_pages} x {picture.height} x {picture.width} pixels take "
         screen.check_size(num_pages * picture.height * picture.width, what)
+        check_whole(picture.format or "", data, screen)
         for number in range(num_pages):
             if number:
                 picture.seek(number)
@@ -141,6 +142,8 @@ def _pages(data: bytes, screen: Screen) -> Iterator[NDArray[Any]]:
                     f"orientation tag {turned}, expected 1 or none: rows as stored are not "
                     "rows as displayed. Save the picture upright, without the tag.",
                 )
+            if isinstance(picture, TiffImageFile):
+                check_page(picture, stored, screen)
             pixels = _grey_pixels(picture, stored, screen)
             screen.check_size(num_pages * pixels.nbytes, what)
             yield pixels
@@ -154,14 +157,13 @@ def _grey_pixels(picture: Image.Image, stored: str, screen: Screen) -> NDArray[A
     if mode.startswith("I;16") or (mode == "I" and picture.format == "PNG"):
         return np.array(picture).astype(np.uint16)
     if mode in ("I", "F"):
-        return np.array(picture)
+        numbers: NDArray[Any] = np.array(picture)
+        if stored == "I;32N" and numbers.min() < 0:  # Unsigned, for which Pillow has no mode.
+            raise wrong_type("unsigned numbers beyond 2,147,483,647", screen)
+        return numbers
     # Pillow would read colour of 16 bits as 8 bits, and convert other colour spaces inexactly.
     if mode not in ("P", "PA", "LA", "RGB", "RGBA") or "16" in stored:
-        raise screen.error(
-            "voxel-type",
-            f"pixels of type {stored}, expected grey values of 8 or 16 bits. "
-            "Save it as a grey picture.",
-        )
+        raise wrong_type(stored, screen)
     rgba = np.array(picture.convert("RGBA"))
     num_coloured = int((rgba[..., :3] != rgba[..., :1]).any(axis=-1).sum())
     num_transparent = int((rgba[..., 3] != 255).sum())

@@ -22,7 +22,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hemaseg.config import IntensityConfig, ModelConfig, Positive, Section, SectionT, Share
+from hemaseg.config import (
+    ImageSize,
+    IntensityConfig,
+    ModelConfig,
+    Positive,
+    Section,
+    SectionT,
+    Share,
+)
 from hemaseg.errors import CheckpointError, ConfigError
 from hemaseg.files import file_sha256, whole_file, write_text
 from hemaseg.metrics.calibration import Calibration
@@ -43,7 +51,7 @@ class ModelRecord(Section):
 
     format: Literal["hemaseg-model-1"] = "hemaseg-model-1"
     model: ModelConfig
-    image_size: Annotated[int, Field(gt=0)]
+    image_size: ImageSize
     intensity: IntensityConfig
     threshold: Share
     """Probability from which a pixel belongs to the mask."""
@@ -271,7 +279,9 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
             f"in {MODEL}. The weights are damaged or of another run; restore or train again."
         )
     try:
-        network = build_model(record.model.name, record.model.options)
+        # Of shapes alone: a size that the weights do not have costs no memory.
+        with torch.device("meta"):
+            network = build_model(record.model.name, record.model.options)
         require_image_size(record.model.name, record.image_size)
     except ConfigError as error:
         raise CheckpointError(
@@ -279,7 +289,9 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
             "train again."
         ) from error
     try:
-        network.load_state_dict(load_file(path), strict=True)
+        # Copied, since the file is mapped into memory and may be replaced.
+        weights = {name: value.clone() for name, value in load_file(path).items()}
+        network.load_state_dict(weights, strict=True, assign=True)
     except (SafetensorError, RuntimeError) as error:
         # PyTorch says in the first line that something is wrong, and what it is in the next, which
         # can list all keys.
@@ -288,7 +300,7 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
             f"{path}: weights do not fit {_described(record.model)}: {shorten(reason, 160)}. They "
             "are damaged or of another model; restore or train again."
         ) from error
-    return network.eval(), record
+    return network.float().eval(), record
 
 
 def load_start(folder: Path, run_folder: Path) -> Start:

@@ -104,14 +104,8 @@ def convert(file: Path, usage: Usage, folder: Path) -> Converted:
         raise ConfigError(
             f"{folder}: is a run folder of hemaseg train, expected a new one. Choose another."
         )
-    try:
-        with torch.device("meta"):
-            network = build_model(usage.model.name, usage.model.options)
-    except RuntimeError as error:  # sizes that overflow
-        raise ConfigError(
-            f"{usage.model.name} with {usage.model.options}: no network can be that large. "
-            "Correct the options."
-        ) from error
+    with torch.device("meta"):
+        network = build_model(usage.model.name, usage.model.options)
     require_image_size(usage.model.name, usage.image_size)
     weights, place = _read(file)
     weights, prefix = _without_prefix(weights)
