@@ -68,6 +68,14 @@ class TestContract:
         with pytest.raises(ValueError, match=f"{low + 1}x{high}.*{low}x{high} or {high}x{high}"):
             small(name)(torch.rand(1, 1, low + 1, high))
 
+    def test_is_all_in_its_weights(self, name: str) -> None:
+        """A network is loaded without being built first: what no file holds it would lack."""
+        network = small(name).eval()
+        with torch.device("meta"):
+            loaded = build_model(name, {"base_width": SMALL[name]}).eval()
+        loaded.load_state_dict(network.state_dict(), assign=True)
+        assert torch.equal(loaded(images()), network(images()))
+
     def test_seed_repeats_bitwise(self, name: str) -> None:
         first, second = small(name).eval(), small(name).eval()
         assert torch.equal(first(images()), second(images()))

@@ -72,7 +72,7 @@ def trees(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def test_study_folder_holds_what_the_architecture_says(original: Path) -> None:
     text = (DOCS / "architecture.md").read_text()
-    paragraph = text[text.index("Study folder: ") : text.index("## Deliberately absent")]
+    paragraph = text[text.index("Study folder:") : text.index("## Deliberately absent")]
     named = set(re.findall(r"`([a-z0-9_]+\.(?:csv|json|toml))`", paragraph))
     assert {"study.toml", "scores.csv", "costs.csv", "comparison.json", "pairs.csv"} <= named
     assert named <= {path.name for path in (original / "out").iterdir()}
@@ -84,7 +84,7 @@ def test_study_folder_holds_what_the_architecture_says(original: Path) -> None:
 
 def test_gathered_tables_have_the_columns_that_the_architecture_says(original: Path) -> None:
     text = (DOCS / "architecture.md").read_text()
-    paragraph = text[text.index("`metrics.csv`, one row") : text.index("Study folder: ")]
+    paragraph = text[text.index("`metrics.csv`, one row") : text.index("Study folder:")]
     of_subjects = re.findall(r"`([a-z0-9_]+)`", paragraph)
     assert of_subjects[:2] == ["subject", "site"]
     header = {
