@@ -118,11 +118,14 @@ def _check_png(data: bytes, screen: Screen) -> None:
     place, inflater, found = 8, zlib.decompressobj(), 0
     while (kind := data[place + 4 : place + 8]) and kind != b"IEND":
         (length,) = struct.unpack(">I", data[place : place + 4])
-        rest = data[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
-        while rest and not inflater.eof and found <= expected:
-            found += len(inflater.decompress(rest, _CHUNK))
-            rest = inflater.unconsumed_tail
-        place += 12 + length
+        end = place + 8 + length
+        # In pieces, since what an inflater does not take at once is copied each time.
+        for start in range(place + 8, end if kind == b"IDAT" else 0, _CHUNK):
+            rest = data[start : min(start + _CHUNK, end)]
+            while rest and not inflater.eof and found <= expected:
+                found += len(inflater.decompress(rest, _CHUNK))
+                rest = inflater.unconsumed_tail
+        place = end + 4
     if found != expected:
         raise damaged(f"{found:,} bytes of pixels where {expected:,} belong", screen)
 
