@@ -112,6 +112,15 @@ def test_sound_jpegs_are_read(tmp_path: Path, quality: int, options: dict[str, A
         np.testing.assert_array_equal(read_scan(tmp_path / "a.jpg").voxels[0], expected)
 
 
+def test_jpeg_with_bytes_that_fill_up_before_its_end_is_read(tmp_path: Path) -> None:
+    """ITU-T T.81, B.1.1.2: any marker may follow any number of bytes 0xFF."""
+    data = jpeg(head_like())
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + b"\xff" * 5 + data[-2:])
+    with Image.open(BytesIO(data)) as picture:
+        expected = np.asarray(picture)
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.jpg").voxels[0], expected)
+
+
 def tiff(pixels: NDArray[Any], order: Any = "<", **tags: Any) -> bytes:
     """A TIFF of one page and one strip; `t257=5` sets the tag of this number."""
     data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()

@@ -135,7 +135,8 @@ def _check_jpeg(data: bytes, screen: Screen) -> None:
 
     Of sound data it takes no more than there are.
     """
-    end = data.rfind(b"\xff\xd9")
+    # Before the end marker, and the bytes that may fill up the space in front of a marker.
+    end = len(data[: data.rfind(b"\xff\xd9")].rstrip(b"\xff"))
     pixels = []
     for stream in (data, data[:end] + b"\x55" * 64 + data[end:]):
         with Image.open(BytesIO(stream), formats=("JPEG",)) as picture:
