@@ -37,7 +37,7 @@ _CHUNK = 2**16
 
 
 def check_whole(kind: str, data: bytes, screen: Screen) -> None:
-    """Refuse a file whose pixels are fewer than it promises, which Pillow would fill up.
+    """Refuse a file of fewer pixels than it promises, which Pillow would fill up, or of more.
 
     Args:
         kind: `PNG`, `JPEG`, or another that is left to `check_page`.
