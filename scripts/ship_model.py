@@ -79,8 +79,10 @@ def ship(run: Path, name: str, *, card: Path, folder: Path) -> tuple[ShippedMode
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
         made = Path(partial) / name
         sha256 = save_weights(made, before, is_float16=True)
-        # All else that the record says holds for the rounded weights too.
-        write_record(record.model_copy(update={"weights_sha256": sha256}), made / MODEL)
+        # All else that the record says holds for the rounded weights too, wherever they are used;
+        # how far volumes were off holds for scans like those of its study alone.
+        update = {"weights_sha256": sha256, "volume_errors_cbrt_ml": ()}
+        write_record(record.model_copy(update=update), made / MODEL)
         write_text(made / CARD, card.read_text(encoding="utf-8"))
         num_bytes = sum(path.stat().st_size for path in made.iterdir())
         if num_bytes > MAX_BYTES:

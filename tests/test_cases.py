@@ -1,6 +1,7 @@
 import csv
 import itertools
 import json
+import re
 import shutil
 import threading
 import time
@@ -214,6 +215,12 @@ def with_volume_errors(run: Path, folder: Path, errors: tuple[float, ...]) -> Pa
     return folder
 
 
+def shown_interval(caption: str) -> tuple[float, float]:
+    found = re.search(r"volume: ([0-9.]+) to ([0-9.]+) mL, for 90 of 100 scans like those", caption)
+    assert found is not None
+    return float(found[1]), float(found[2])
+
+
 def test_a_volume_has_an_interval_where_errors_of_test_subjects_are_known(
     run: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,11 +238,18 @@ def test_a_volume_has_an_interval_where_errors_of_test_subjects_are_known(
     row, written = table(tmp_path / "a")["a"], record(tmp_path / "a", "a")
     root = float(row["volume_ml"]) ** (1 / 3)
     assert root > 0.8
-    expected = pytest.approx([(root - 0.8) ** 3, (root + 0.8) ** 3], rel=1e-3)
+    ends = [(root - 0.8) ** 3, (root + 0.8) ** 3]
+    expected = pytest.approx(ends, rel=1e-3)
     assert [float(row[f"volume_{end}_ml"]) for end in ("low", "high")] == expected
     assert [written.volume_low_ml, written.volume_high_ml] == expected
-    line = f"{(root - 0.8) ** 3:.1f} to {(root + 0.8) ** 3:.1f} mL, for 90 of 100 scans like those"
-    assert line in captions[-1]
+    assert shown_interval(captions[-1]) == pytest.approx(ends, abs=0.1)
+    # Where all test subjects were right the ends are the volume, and digits must not leave it out.
+    right = with_volume_errors(run, tmp_path / "right", (0.0,) * 9)
+    predict(right, tmp_path / "right-a", scans / "a.nii.gz")
+    row = table(tmp_path / "right-a")["a"]
+    written_ml = float(row["volume_low_ml"]), float(row["volume_high_ml"])
+    for low, high in (written_ml, shown_interval(captions[-1])):
+        assert low < float(row["volume_ml"]) < high
     # Too few errors; errors of other masks than cleaned ones; a stack without geometry.
     pictures = tmp_path / "p"
     pictures.mkdir()

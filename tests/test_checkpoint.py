@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hemaseg.config import IntensityConfig, ModelConfig
 from hemaseg.errors import CheckpointError, ConfigError
@@ -48,6 +48,25 @@ def test_loaded_model_gives_equal_logits(run_folder: Path) -> None:
     assert record.image_size == 32
     assert record.threshold == 0.5
     assert not loaded.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int32])
+def test_weights_are_computed_with_in_float32_however_they_are_stored(
+    run_folder: Path, dtype: torch.dtype
+) -> None:
+    """Whole numbers, which each of these types holds."""
+    weights = {name: value.round() for name, value in load_file(run_folder / WEIGHTS).items()}
+    networks = []
+    for stored in (weights, {name: value.to(dtype) for name, value in weights.items()}):
+        save_file(stored, run_folder / WEIGHTS)
+        record = json.loads((run_folder / MODEL).read_text())
+        record["weights_sha256"] = file_sha256(run_folder / WEIGHTS)
+        (run_folder / MODEL).write_text(json.dumps(record))
+        networks.append(load_model(run_folder)[0])
+    image = torch.rand(1, 1, 32, 32)
+    assert torch.equal(networks[0](image), networks[1](image))
+    kinds = [[value.dtype for value in one.state_dict().values()] for one in networks]
+    assert kinds[0] == kinds[1]
 
 
 def test_a_record_without_modality_still_loads(run_folder: Path) -> None:

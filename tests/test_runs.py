@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,50 @@ def test_a_model_keeps_no_errors_of_subjects_with_several_scans(
     run = planned(tmp_path / "run")
     complete(run, several, replace(split, cohort_sha256=several.sha256))
     assert is_complete(run, replace(split, cohort_sha256=several.sha256))
+    assert volume_errors_of(run) == []
+
+
+@pytest.fixture
+def stacks(tmp_path: Path) -> Cohort:
+    """Four subjects with three pictures each, of known spacing."""
+    folder = tmp_path / "stacks"
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    random = np.random.default_rng(1)
+    for place in (f"p{subject}_{number}.png" for subject in range(4) for number in range(3)):
+        pixels = random.integers(0, 255, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / place)
+        mask = np.pad(np.full((8, 8), 255, np.uint8), 4)
+        Image.fromarray(mask).save(folder / "masks" / place)
+    images = index_folder(folder, modality="CT").images
+    known = (replace(image, spacing_mm=(5.0, 1.0, 1.0), lesion_ml=0.32) for image in images)
+    return Cohort(tuple(known))
+
+
+def test_a_model_keeps_no_errors_of_scans_of_which_slices_are_unmarked(
+    tmp_path: Path, stacks: Cohort
+) -> None:
+    """What a network marks in these is not scored, but `predict` counts it."""
+    split = split_holdout(stacks, test=0.3, seed=0)
+    subject = split.folds[0].test[0]
+    first = stacks.select([subject]).images[0]
+    unmarked = replace(first, mask=None, lesion_pixels=None, lesion_ml=math.nan)
+    partly = Cohort(tuple(unmarked if image is first else image for image in stacks.images))
+    for cohort, num in ((stacks, len(split.folds[0].test)), (partly, 0)):
+        run = planned(tmp_path / f"run{num}")
+        complete(run, cohort, replace(split, cohort_sha256=cohort.sha256))
+        assert len(volume_errors_of(run)) == num
+    assert subject in (run.folder / "metrics.csv").read_text()
+
+
+def test_errors_do_not_outlive_the_scores_they_were_made_of(tmp_path: Path, stacks: Cohort) -> None:
+    """Scored again where the spacing is no longer known, and so no volume."""
+    split, run = split_holdout(stacks, test=0.3, seed=0), planned(tmp_path / "run")
+    complete(run, stacks, split)
+    assert volume_errors_of(run) != []
+    run.score_files[0].unlink()
+    unknown = (replace(image, spacing_mm=None, lesion_ml=math.nan) for image in stacks.images)
+    assert complete(run, Cohort(tuple(unknown)), split) == ["scoring"]
     assert volume_errors_of(run) == []
 
 

@@ -209,6 +209,23 @@ def test_one_label_of_maps(tmp_path: Path) -> None:
         evaluate(*folders, label=0)
 
 
+def test_a_label_of_one_side_alone(tmp_path: Path) -> None:
+    """Whichever is the mask of two values; the message says how to name the label of the other."""
+    voxels = np.zeros((2, 4, 4), np.uint8)
+    voxels[0, 0, :2] = 1
+    write_nifti(tmp_path / "mask/p.nii", voxels, np.eye(4))
+    voxels[0] *= 3
+    voxels[1, 1, 1] = 2
+    write_nifti(tmp_path / "map/p.nii", voxels, np.eye(4))
+    mask, labels = tmp_path / "mask", tmp_path / "map"
+    for folders in ((labels, mask), (mask, labels)):
+        words = "mask: label 3 in none of 1 masks, .*; --reference-label gives the references one"
+        with pytest.raises(EvaluationError, match=words):
+            evaluate(*folders, label=3)
+    check(only_row(evaluate(labels, mask, label=3, reference_label=1).subjects), dice=1.0)
+    check(only_row(evaluate(mask, labels, reference_label=3).subjects), dice=1.0)
+
+
 def test_orientation_of_the_files_does_not_matter(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     prediction, reference = random.random((2, 6, 7, 4)) < 0.3

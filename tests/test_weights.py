@@ -1,6 +1,7 @@
 """Which folder a model is, what ships, and how a run becomes a model that ships."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -222,6 +223,16 @@ def test_shipping_keeps_the_record_and_halves_the_weights(run: Path, shipped: Pa
     assert other.weights_sha256 != one.weights_sha256
     assert (folder / CARD).read_text() == (run / CARD).read_text()
     assert (folder / WEIGHTS).stat().st_size < 0.6 * (run / WEIGHTS).stat().st_size
+
+
+def test_what_ships_gives_volumes_no_interval(run: Path, tmp_path: Path) -> None:
+    """Test subjects of the study that it is from are not those of its users."""
+    shutil.copytree(run, tmp_path / "run")
+    record = read_record(run / MODEL, ModelRecord)
+    known = record.model_copy(update={"volume_errors_cbrt_ml": (0.1,) * 9})
+    write_record(known, tmp_path / "run" / MODEL)
+    SHIP.ship(tmp_path / "run", "a", card=run / CARD, folder=tmp_path)
+    assert read_record(tmp_path / "a" / MODEL, ModelRecord).volume_errors_cbrt_ml == ()
 
 
 def test_shipping_says_what_rounding_changed(run: Path, tmp_path: Path) -> None:

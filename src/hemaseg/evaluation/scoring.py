@@ -120,7 +120,7 @@ def evaluate(
         if number is not None and not scores.slices[f"{side}_pixels"].any():
             raise EvaluationError(
                 f"{folder}: label {number} in none of {len(pairs)} masks, expected it in some. "
-                "Check its number; masks of two values need none."
+                "Check its number; --reference-label gives the references one of their own."
             )
     return scores
 

@@ -226,9 +226,11 @@ def _interval(case: Case) -> list[str]:
     low_ml, high_ml = case.interval_ml
     if math.isnan(high_ml):
         return []
+    # Away from each other: rounded, the ends of a small volume would meet.
+    ends = f"{math.floor(10 * low_ml) / 10:.1f} to {math.ceil(10 * high_ml) / 10:.1f} mL"
     return [
-        f"Interval of the volume: {low_ml:.1f} to {high_ml:.1f} mL, for {COVERAGE_PERCENT} of 100 "
-        "scans like those of the test subjects"
+        f"Interval of the volume: {ends}, for {COVERAGE_PERCENT} of 100 scans like those of the "
+        "test subjects"
     ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -268,8 +269,8 @@ class _Predictor:
             measurement=without_nan(measurement_columns(case.measurement)),
             confidence=_rounded(case.confidence),
             expected_ml=_rounded(case.expected_ml),
-            volume_low_ml=_rounded(case.interval_ml[0]),
-            volume_high_ml=_rounded(case.interval_ml[1]),
+            volume_low_ml=_rounded(case.interval_ml[0], ROUND_FLOOR),
+            volume_high_ml=_rounded(case.interval_ml[1], ROUND_CEILING),
             num_removed_lesions=case.num_removed_lesions,
             removed_ml=float(f"{case.removed_ml:.4g}"),
             seconds={},
@@ -364,9 +365,11 @@ class _Predictor:
         return found
 
 
-def _rounded(value: float) -> float | None:
+def _rounded(value: float, direction: str = ROUND_HALF_EVEN) -> float | None:
     """4 significant digits, for JSON; None if undefined."""
-    return None if math.isnan(value) else float(f"{value:.4g}")
+    if math.isnan(value):
+        return None
+    return float(Context(4, direction).create_decimal_from_float(value))
 
 
 def _require_geometry(source: Source, scan: Scan) -> None:

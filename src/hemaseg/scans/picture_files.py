@@ -37,7 +37,7 @@ _CHUNK = 2**16
 
 
 def check_whole(kind: str, data: bytes, screen: Screen) -> None:
-    """Refuse a file whose pixels are fewer than it promises, which Pillow would fill up.
+    """Refuse a file of fewer pixels than it promises, which Pillow would fill up, or of more.
 
     Args:
         kind: `PNG`, `JPEG`, or another that is left to `check_page`.
@@ -118,11 +118,14 @@ def _check_png(data: bytes, screen: Screen) -> None:
     place, inflater, found = 8, zlib.decompressobj(), 0
     while (kind := data[place + 4 : place + 8]) and kind != b"IEND":
         (length,) = struct.unpack(">I", data[place : place + 4])
-        rest = data[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
-        while rest and not inflater.eof and found <= expected:
-            found += len(inflater.decompress(rest, _CHUNK))
-            rest = inflater.unconsumed_tail
-        place += 12 + length
+        end = place + 8 + length
+        # In pieces, since what an inflater does not take at once is copied each time.
+        for start in range(place + 8, end if kind == b"IDAT" else 0, _CHUNK):
+            rest = data[start : min(start + _CHUNK, end)]
+            while rest and not inflater.eof and found <= expected:
+                found += len(inflater.decompress(rest, _CHUNK))
+                rest = inflater.unconsumed_tail
+        place = end + 4
     if found != expected:
         raise damaged(f"{found:,} bytes of pixels where {expected:,} belong", screen)
 
@@ -132,7 +135,8 @@ def _check_jpeg(data: bytes, screen: Screen) -> None:
 
     Of sound data it takes no more than there are.
     """
-    end = data.rfind(b"\xff\xd9")
+    # Before the end marker, and the bytes that may fill up the space in front of a marker.
+    end = len(data[: data.rfind(b"\xff\xd9")].rstrip(b"\xff"))
     pixels = []
     for stream in (data, data[:end] + b"\x55" * 64 + data[end:]):
         with Image.open(BytesIO(stream), formats=("JPEG",)) as picture:

@@ -163,7 +163,7 @@ def complete_run(
         tolerance_mm=tolerance_mm,
         progress=lambda done, total: report(f"scoring, image {done}/{total}", 1.0),
     )
-    _keep_volume_errors(run, scores, split)
+    _keep_volume_errors(run, scores, selected.test, split)
     write_scores(scores, run.score_files[0])
 
 
@@ -278,20 +278,29 @@ def _update_record(run: PlannedRun, **values: object) -> None:
         write_record(record.model_copy(update=values), run.folder / RUN)
 
 
-def _keep_volume_errors(run: PlannedRun, scores: Scores, split: Split) -> None:
+def _keep_volume_errors(run: PlannedRun, scores: Scores, test: Cohort, split: Split) -> None:
     """Add to the model how far the volumes of subjects were off that it never saw.
 
-    Those of a scan, as what `predict` measures: means over several would err less.
+    Those of a scan, as what `predict` measures: a mean over several would err less, and so would
+    the marked slices of a scan alone.
     """
     from hemaseg.training.checkpoint import MODEL, ModelRecord, read_record, write_record
 
     volumes = scores.subjects[["prediction_ml", "reference_ml"]].to_numpy(float)
-    num_scans = scores.slices.groupby("subject")["scan"].nunique()
     errors = volume_errors(*volumes.T)
-    if split.unit != "subject" or (num_scans > 1).any() or not np.isfinite(errors).all():
-        return
+    marked, unmarked = (
+        {(image.subject, image.scan) for image in test.images if image.is_marked == is_marked}
+        for is_marked in (True, False)
+    )
+    is_known = (
+        split.unit == "subject"
+        and len(marked) == len(errors)
+        and not marked & unmarked
+        and np.isfinite(errors).all()
+    )
     before = read_record(run.folder / MODEL, ModelRecord)
-    record = before.model_copy(update={"volume_errors_cbrt_ml": tuple(errors.tolist())})
+    kept = tuple(errors.tolist()) if is_known else ()
+    record = before.model_copy(update={"volume_errors_cbrt_ml": kept})
     if record != before:
         write_record(record, run.folder / MODEL)
 

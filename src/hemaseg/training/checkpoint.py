@@ -289,8 +289,12 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
             "train again."
         ) from error
     try:
-        # Copied, since the file is mapped into memory and may be replaced.
-        weights = {name: value.clone() for name, value in load_file(path).items()}
+        expected = network.state_dict()
+        # Copies of the type to compute in: the file is mapped into memory and may be replaced.
+        weights = {
+            name: value.to(expected.get(name, value).dtype, copy=True)
+            for name, value in load_file(path).items()
+        }
         network.load_state_dict(weights, strict=True, assign=True)
     except (SafetensorError, RuntimeError) as error:
         # PyTorch says in the first line that something is wrong, and what it is in the next, which
@@ -300,7 +304,7 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelRecord]:
             f"{path}: weights do not fit {_described(record.model)}: {shorten(reason, 160)}. They "
             "are damaged or of another model; restore or train again."
         ) from error
-    return network.float().eval(), record
+    return network.eval(), record
 
 
 def load_start(folder: Path, run_folder: Path) -> Start:
