@@ -250,7 +250,14 @@ def test_a_volume_has_an_interval_where_errors_of_test_subjects_are_known(
     written_ml = float(row["volume_low_ml"]), float(row["volume_high_ml"])
     for low, high in (written_ml, shown_interval(captions[-1])):
         assert low < float(row["volume_ml"]) < high
-    # Too few errors; errors of other masks than cleaned ones; a stack without geometry.
+    # Too few errors; errors of other masks than cleaned ones; a scan that had to be accepted; one
+    # without geometry.
+    apart = nib.Nifti1Image.from_filename(scans / "a.nii.gz")
+    moved = np.array(apart.affine)
+    moved[0, 3] += 20
+    apart.set_qform(moved, code=1)
+    nib.save(apart, tmp_path / "apart.nii.gz")
+    accepting = {"read": ReadOptions(accept=frozenset({"forms-apart"}))}
     pictures = tmp_path / "p"
     pictures.mkdir()
     for k in range(4):
@@ -260,6 +267,7 @@ def test_a_volume_has_an_interval_where_errors_of_test_subjects_are_known(
         (run, "none", scans / "a.nii.gz", {}),
         (few, "few", scans / "a.nii.gz", {}),
         (known, "cleaned", scans / "a.nii.gz", {"min_lesion_ml": 0.1}),
+        (known, "accepted", tmp_path / "apart.nii.gz", accepting),
         (known, "pictures", pictures, {}),
     ):
         ended = predict(model, tmp_path / name, path, **options)

@@ -36,7 +36,7 @@ from hemaseg.prediction.records import (
     without_nan,
 )
 from hemaseg.scans.scan import Scan
-from hemaseg.scans.screening import Finding, ReadOptions, Screen
+from hemaseg.scans.screening import Finding, ReadOptions, Screen, kinds_of
 from hemaseg.slices.appearance import unlike_training
 from hemaseg.slices.intensity import Range, intensity_range
 from hemaseg.training.checkpoint import MODEL, ModelRecord, write_record
@@ -315,8 +315,10 @@ class _Predictor:
 
     def _interval_ml(self, begun: _Begun, volume_ml: float) -> tuple[float, float]:
         _, model = self.load()
-        # The errors are of scans like those of training, and of masks with their small lesions.
-        is_known = not begun.unlike and not self._wanted.min_lesion_ml
+        # The errors are of scans like those of training, that nobody had to have read all the same,
+        # and of masks with their small lesions.
+        is_accepted = bool(self._job.options.accept & {*kinds_of(begun.scan.findings)})
+        is_known = not (begun.unlike or is_accepted or self._wanted.min_lesion_ml)
         return volume_interval(volume_ml, model.volume_errors_cbrt_ml if is_known else ())
 
     def _read(self, source: Source, own: str) -> Scan:
