@@ -190,10 +190,10 @@ def test_tiff_of_small_unsigned_numbers_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tags", "found"),
     [
-        ({"t257": 8}, "4 of 8 rows"),
-        ({"t257": 3}, "4 of 3 rows"),
-        ({"t279": 12}, "2 of 4 rows"),
-        ({"t256": 8}, "3 of 4 rows"),
+        ({"t257": 8}, "4 rows of pixels where 8 belong"),
+        ({"t257": 3}, "4 rows of pixels where 3 belong"),
+        ({"t279": 12}, "2 rows of pixels where 4 belong"),
+        ({"t256": 8}, "3 rows of pixels where 4 belong"),
     ],
 )
 def test_tiff_of_other_rows_than_its_strips_hold(
@@ -215,7 +215,7 @@ def test_tiff_without_a_tile(tmp_path: Path) -> None:
     for tag in (273, 279):
         data = data.replace(struct.pack("<HH", tag, 4), struct.pack("<HH", 60000 + tag, 4))
     (tmp_path / "a.tif").write_bytes(data)
-    with pytest.raises(ScanError, match="1 of 2 tiles") as caught:
+    with pytest.raises(ScanError, match="1 tiles of pixels where 2 belong") as caught:
         read_scan(tmp_path / "a.tif")
     assert caught.value.kind == "picture-damaged"
 

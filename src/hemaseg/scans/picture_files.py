@@ -88,7 +88,7 @@ def check_page(page: TiffImageFile, stored: str, screen: Screen) -> None:
     else:
         return
     if found != expected:
-        raise damaged(f"{found} of {expected} {what}", screen)
+        raise damaged(f"{found} {what} of pixels where {expected} belong", screen)
 
 
 def wrong_type(found: str, screen: Screen) -> ScanError:
