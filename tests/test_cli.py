@@ -349,7 +349,10 @@ SCORES = "compare --scores a=one.csv --scores b=two.csv -o new"
         ("demo -o new --num-subjects 3", "'--num-subjects'"),
         # Options that would have no effect.
         ("index one.csv -o new.csv --modality CT", "--modality: only for folders"),
-        ("evaluate scans cohort.csv -o new.csv --label 1", "--label: only for folders"),
+        (
+            "evaluate scans cohort.csv -o new.csv --reference-label 1",
+            "only for folders; cohort.csv",
+        ),
         ("split cohort.csv -o new.json --site A", "--site: not for --method holdout"),
         (
             "split cohort.csv -o new.json --method site --site A --num-folds 3 --test-share 0.2",

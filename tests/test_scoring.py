@@ -201,7 +201,7 @@ def test_one_label_of_maps(tmp_path: Path) -> None:
     folders = tmp_path / "predictions", tmp_path / "references"
     check(only_row(evaluate(*folders, label=1).subjects), dice=2 / 3, reference_pixels=1)
     check(only_row(evaluate(*folders, label=2).subjects), dice=2 / 3, prediction_pixels=2)
-    with pytest.raises(EvaluationError, match="predictions: label 3 in none of 1 masks"):
+    with pytest.raises(EvaluationError, match="predictions: label 3 in no mask"):
         evaluate(*folders, label=3)
     with pytest.raises(EvaluationError, match=r"0, 1, 2.*Or choose one label: --label NUMBER"):
         evaluate(*folders)
@@ -219,7 +219,7 @@ def test_a_label_of_one_side_alone(tmp_path: Path) -> None:
     write_nifti(tmp_path / "map/p.nii", voxels, np.eye(4))
     mask, labels = tmp_path / "mask", tmp_path / "map"
     for folders in ((labels, mask), (mask, labels)):
-        words = "mask: label 3 in none of 1 masks, .*; --reference-label gives the references one"
+        words = "mask: label 3 in no mask, .*; --reference-label gives references in a folder"
         with pytest.raises(EvaluationError, match=words):
             evaluate(*folders, label=3)
     check(only_row(evaluate(labels, mask, label=3, reference_label=1).subjects), dice=1.0)
@@ -372,6 +372,24 @@ def test_a_cohort_knows_the_label_of_its_references(tmp_path: Path) -> None:
     cohort = Cohort((replace(first, label=2),))
     row = only_row(evaluate_cohort(tmp_path / "predictions", cohort).subjects)
     check(row, reference_pixels=first.lesion_pixels)
+
+
+def test_predictions_for_a_cohort_can_be_maps_of_labels(tmp_path: Path) -> None:
+    cohort = make_cohort(tmp_path)
+    folder = make_predictions(tmp_path / "run")
+    expected = only_row(evaluate_cohort(folder, cohort).subjects)
+    for path in folder.rglob("*.png"):
+        labels = np.asarray(Image.open(path)) // 255 * 3
+        labels[-1, 0] = 1
+        Image.fromarray(labels.astype(np.uint8)).save(path)
+    with pytest.raises(EvaluationError, match="Or choose one label: --label NUMBER"):
+        evaluate_cohort(folder, cohort)
+    row = only_row(evaluate_cohort(folder, cohort, label=3).subjects)
+    assert row["dice"] == expected["dice"] == pytest.approx(4 / 9)
+    with pytest.raises(EvaluationError, match="run: label 9 in no mask"):
+        evaluate_cohort(folder, cohort, label=9)
+    with pytest.raises(ValueError, match="label is 0"):
+        evaluate_cohort(folder, cohort, label=0)
 
 
 def test_without_spacing_what_needs_mm_is_undefined(tmp_path: Path) -> None:

@@ -50,8 +50,7 @@ def evaluate(
     require_free(output, force, suffix=".csv")
     if references.is_file():
         refuse(
-            "only for folders",
-            label=label,
+            "only for folders; cohort.csv says it",
             reference_label=reference_label,
             subject_pattern=subject_pattern,
         )
@@ -60,7 +59,7 @@ def evaluate(
         if references.is_file():
             cohort = read_cohort(references)
             scores = evaluate_cohort(
-                predictions, cohort, tolerance_mm=tolerance_mm, progress=progress
+                predictions, cohort, label=label, tolerance_mm=tolerance_mm, progress=progress
             )
         else:
             scores = score(

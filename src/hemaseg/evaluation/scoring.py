@@ -107,21 +107,12 @@ def evaluate(
         ValueError: Tolerance, batch size or label is out of range.
     """
     labels = label, label if reference_label is None else reference_label
-    for number in labels:
-        if number is not None and number < 1:
-            raise ValueError(f"label is {number}, expected 1 or more; 0 is the background")
+    _check_labels(*labels)
     matched = match_folders(predictions, references, subject_pattern=subject_pattern)
     pairs = tuple(replace(pair, label=labels[0], reference_label=labels[1]) for pair in matched)
     scores = _scores(pairs, tolerance_mm, batch_size, progress)
-    for folder, side, number in (
-        (predictions, "prediction", labels[0]),
-        (references, "reference", labels[1]),
-    ):
-        if number is not None and not scores.slices[f"{side}_pixels"].any():
-            raise EvaluationError(
-                f"{folder}: label {number} in none of {len(pairs)} masks, expected it in some. "
-                "Check its number; --reference-label gives the references one of their own."
-            )
+    _check_found(scores, "prediction", predictions, labels[0])
+    _check_found(scores, "reference", references, labels[1])
     return scores
 
 
@@ -129,6 +120,7 @@ def evaluate_cohort(
     predictions: Path,
     cohort: Cohort,
     *,
+    label: int | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
@@ -137,7 +129,9 @@ def evaluate_cohort(
 
     Args:
         predictions: Folder of predicted masks, named as `prediction_path` says.
-        cohort: Table of cases, whose spacing is used where the mask files have none.
+        cohort: Table of cases, whose spacing is used where the mask files have none, and which says
+            the label of each reference.
+        label: Which label of predictions that are maps of labels counts; None for masks.
         tolerance_mm: Tolerance of the surface Dice.
         batch_size: Number of slices with a lesion in a batch.
         progress: Called with the numbers of files done and in total.
@@ -145,11 +139,30 @@ def evaluate_cohort(
     Raises:
         CohortError: Two images would share a prediction.
         EvaluationError: Predictions are missing, files cannot be read, lie on different grids, or
-            changed since the cohort was indexed (all such files are listed).
-        ValueError: Tolerance or batch size is out of range.
+            changed since the cohort was indexed (all such files are listed); or no prediction has
+            the label.
+        ValueError: Tolerance, batch size or label is out of range.
     """
-    pairs = match_cohort(predictions, cohort)
-    return _scores(pairs, tolerance_mm, batch_size, progress)
+    _check_labels(label)
+    pairs = tuple(replace(pair, label=label) for pair in match_cohort(predictions, cohort))
+    scores = _scores(pairs, tolerance_mm, batch_size, progress)
+    _check_found(scores, "prediction", predictions, label)
+    return scores
+
+
+def _check_labels(*labels: int | None) -> None:
+    for number in labels:
+        if number is not None and number < 1:
+            raise ValueError(f"label is {number}, expected 1 or more; 0 is the background")
+
+
+def _check_found(scores: Scores, side: str, folder: Path, label: int | None) -> None:
+    """Refuse a label that is nowhere."""
+    if label is not None and not scores.slices[f"{side}_pixels"].any():
+        raise EvaluationError(
+            f"{folder}: label {label} in no mask, expected it in some. Check its number; "
+            "--reference-label gives references in a folder one of their own."
+        )
 
 
 def _scores(
