@@ -116,6 +116,10 @@ def drop(name: str, column: str) -> Callable[[Path], None]:
         (write("pairs.csv", b""), r"pairs\.csv: cannot be read as CSV .*expected at least 1"),
         (write("scores.csv", b"\xff\xfe\x00arm"), r"scores\.csv: cannot be read as CSV .*utf-8"),
         (write("summary.csv", b'metric,arm\n"dice,x'), r"summary\.csv: cannot be read as CSV"),
+        (
+            write("table1.csv", b"arm,num_batches,mean,sd,sd\nU-Net,1,0.5,0.1,0.2\n"),
+            r"table1\.csv: columns arm, num_batches, mean, sd, sd, expected each name once",
+        ),
         (write("table1.csv", b"arm,num_batches,mean,sd\n"), r"table1\.csv: has no rows"),
         (
             write("table1.csv", b"arm,num_batches,mean,sd\nU-Net,2\n"),

@@ -316,7 +316,7 @@ def read_table(path: Path, *more: str) -> pd.DataFrame:
         Names as text, numbers as float, empty number fields as NaN.
 
     Raises:
-        ComparisonError: The file is missing or damaged, lacks a column, or repeats a row.
+        ComparisonError: The file is missing or damaged, or lacks a column, or repeats one or a row.
     """
     key, others = (columns.split() for columns in _COLUMNS[path.name])
     others = list(dict.fromkeys([*others, *more]))
@@ -326,6 +326,10 @@ def read_table(path: Path, *more: str) -> pd.DataFrame:
             header, *rows = csv.reader(file, strict=True)
     except (OSError, ValueError, csv.Error) as error:
         raise ComparisonError(f"{path}: cannot be read as CSV ({error}). {REMEDY}") from error
+    if len(set(header)) != len(header):
+        raise ComparisonError(
+            f"{path}: columns {', '.join(header)}, expected each name once. {REMEDY}"
+        )
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise ComparisonError(
