@@ -314,7 +314,8 @@ def load_start(folder: Path, run_folder: Path) -> Start:
         CheckpointError: It is incomplete or damaged, or a weight is not finite.
         ConfigError: The run would replace what it begins from.
     """
-    if folder.resolve() == run_folder.resolve():
+    # Path.resolve raises RuntimeError at a link to itself, before Python 3.13.
+    if os.path.realpath(folder) == os.path.realpath(run_folder):
         raise ConfigError(
             f"{run_folder}: the run would replace the weights that it starts from. Choose another "
             "output folder."
