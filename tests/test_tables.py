@@ -122,6 +122,7 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         ("metrics.csv", "0.8,", "high,", "row 2: dice 'high', expected a number, inf, or nothing"),
         ("metrics.csv", "0.8,", "nan,", "row 2: dice 'nan', expected a number"),
         ("metrics.csv", "NA,None,0,", "NA,None,,", "row 3: num_slices '', expected a whole"),
+        ("metrics.csv", "NA,None,0,", f"NA,None,{2**63},", "row 3: num_slices '9223.*, expected"),
         ("metrics.csv", "NA,None,0,", "NA,None,", "row 3: 22 fields, expected 23"),
         ("metrics_slices.csv", "True,False", "yes,False", "row 2: has_lesion 'yes', expected True"),
         ("metrics_slices.csv", "p,p,4,", "p,p,-4,", "row 5: slice '-4', expected a whole number"),

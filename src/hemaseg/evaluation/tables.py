@@ -312,7 +312,7 @@ def _parsed(column: str, text: str) -> object:
     try:
         if kind == "float64" and not math.isnan(number := float(text)):
             return number
-        if kind in ("Int64", "int64") and int(text) >= 0:
+        if kind in ("Int64", "int64") and 0 <= int(text) < 2**63:
             return int(text)
     except ValueError:
         pass
