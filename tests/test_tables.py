@@ -119,8 +119,16 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     ("file", "old", "new", "message"),
     [
         ("metrics.csv", "subject,site", "person,site", "columns person, site, .*expected subject"),
-        ("metrics.csv", "0.8,", "high,", "row 2: dice 'high', expected a number, inf, or nothing"),
-        ("metrics.csv", "0.8,", "nan,", "row 2: dice 'nan', expected a number"),
+        ("metrics.csv", "0.8,", "high,", "row 2: dice 'high', expected 0 to 1, or nothing"),
+        ("metrics.csv", "0.8,", "nan,", "row 2: dice 'nan', expected 0 to 1"),
+        ("metrics.csv", "0.8,", "inf,", "row 2: dice 'inf', expected 0 to 1"),
+        ("metrics.csv", "0.8,", "1.1,", "row 2: dice '1.1', expected 0 to 1"),
+        (
+            "metrics.csv",
+            "0.3333333333333333,",
+            "-2.0,",
+            "row 2: hd95_mm '-2.0', exp",
+        ),
         ("metrics.csv", "NA,None,0,", "NA,None,,", "row 3: num_slices '', expected a whole"),
         ("metrics.csv", "NA,None,0,", f"NA,None,{2**63},", "row 3: num_slices '9223.*, expected"),
         ("metrics.csv", "NA,None,0,", "NA,None,", "row 3: 22 fields, expected 23"),
