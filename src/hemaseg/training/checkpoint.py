@@ -61,7 +61,7 @@ class ModelRecord(Section):
     """What logits are divided by, so that probabilities are calibrated; 1 if they were not."""
     appearance: Appearance | None = None
     """What the training scans look like; null if they were too few or not described."""
-    volume_errors_cbrt_ml: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
+    volume_errors_cbrt_ml: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = ()
     """Of the test subjects of its study, as `metrics.volume_interval.volume_errors` gives them;
     empty if nobody knows."""
     weights_sha256: str
