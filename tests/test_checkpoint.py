@@ -160,6 +160,15 @@ def test_values_that_no_run_writes_are_refused(
         load_model(run_folder)
 
 
+def test_errors_of_volumes_that_no_head_can_have_are_refused(run_folder: Path) -> None:
+    record = json.loads((run_folder / MODEL).read_text())
+    # Its cube, the end of an interval, has no floating-point number.
+    errors = {"volume_errors_cbrt_ml": [1e103] * 9}
+    (run_folder / MODEL).write_text(json.dumps(record | errors))
+    with pytest.raises(CheckpointError, match=r"model\.json: volume_errors_cbrt_ml\.0: .* 1000000"):
+        load_model(run_folder)
+
+
 def test_a_folder_in_place_of_the_record_is_named(run_folder: Path) -> None:
     (run_folder / MODEL).unlink()
     (run_folder / MODEL).mkdir()

@@ -440,6 +440,31 @@ def damaged(path: Path) -> Path:
     return path
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a right that few have on Windows")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("predict scans --model run -o loop", "loop: "),
+        (
+            "train cohort.csv --split split.json --recipe recipe.toml --start run -o loop",
+            "loop: ",
+        ),
+        ("compare --scores A=one.csv --scores B=two.csv --margin 0.05 -o loop", "loop: "),
+        (
+            "compare --scores A=loop --scores B=two.csv --margin 0.05 -o out",
+            "Too many levels of symbolic links",
+        ),
+    ],
+)
+def test_a_link_to_itself_gives_a_message(
+    hemaseg: Verb, folder: Path, arguments: str, words: str
+) -> None:
+    (folder / "loop").symlink_to("loop")
+    ended = hemaseg(*arguments.split())
+    assert ended.status == 2
+    assert words in ended.err
+
+
 def test_damaged_and_wrong_files_are_all_named(hemaseg: Verb, folder: Path) -> None:
     damaged(folder / "scans" / "A_001" / "A_001.nii.gz")
     (folder / "scans" / "B_002" / "B_002.nii.gz").write_text("not a volume")

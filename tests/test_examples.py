@@ -126,6 +126,10 @@ def test_one_label_of_the_reference_is_shown(copy: Path) -> None:
     for path in (copy / "runs").glob("*/*/predictions/predictions.csv"):
         change_table(path, lambda table: table.assign(label="2"))
     assert [int(example.reference.sum()) for example in examples_of(copy)] == expected
+    for path in (copy / "runs").glob("*/*/predictions/predictions.csv"):
+        change_table(path, lambda table: table.assign(label="two"))
+    with pytest.raises(ComparisonError, match="label 'two', expected a whole number from 1 upwar"):
+        examples_of(copy)
 
 
 def test_subjects_with_several_scans_are_no_examples(copy: Path) -> None:

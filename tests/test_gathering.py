@@ -48,6 +48,27 @@ def test_a_damaged_table_of_a_training_is_refused(study: Study, text: str | None
         gather(study.runs, study.folder, warning=None)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("\n1,", "\n1,0.5,", "longer than argument 1"),  # pandas shifts all columns by one
+        ("\n1,", "\n", "shorter than argument 1"),
+        ("\n1,", "\n1.5,", "1 rows, not of the epochs 1 to 1 in this order"),
+        ("\n1,", "\nfirst,", "could not convert"),
+        ("validation_dice", "dice", "columns epoch, training_loss, validation_loss, dice, "),
+    ],
+)
+def test_a_table_of_a_training_that_was_edited_is_refused(
+    study: Study, old: str, new: str, words: str
+) -> None:
+    path = study.runs[0].folder / "training.csv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(CheckpointError, match=rf"training\.csv: not the table .*{words}"):
+        gather(study.runs, study.folder, warning=None)
+
+
 def test_scores_that_are_gone_are_named(study: Study) -> None:
     path = study.runs[1].score_files[1]
     path.unlink()

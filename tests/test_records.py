@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hemaseg.errors import ConfigError
+from hemaseg.metrics.measurement import MEASUREMENT_COLUMNS
 from hemaseg.prediction.records import (
     COLUMNS,
     CaseRecord,
@@ -34,7 +35,10 @@ RECORD = CaseRecord(
         FindingRecord(kind="left-out", message="1 file"),
         FindingRecord(kind="left-out", message="1 series"),
     ],
-    measurement={"volume_ml": 1.5, "a_mm": None, "slice_areas_mm2": "0;3"},
+    measurement={
+        **dict.fromkeys(MEASUREMENT_COLUMNS),
+        **{"volume_ml": 1.5, "slice_areas_mm2": "0;3"},
+    },
     seconds={"reading": 1.0, "network": 2.004},
 )
 
@@ -54,6 +58,24 @@ def test_what_is_no_record_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     assert read_case_record(tmp_path / "a.json") is None
     assert read_case_record(tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "b"},
+        {"measurement": {}},
+        {"measurement": RECORD.measurement | {"status": "failed"}},
+        {"measurement": RECORD.measurement | {"volume_ml": "1.5"}},
+        {"measurement": RECORD.measurement | {"volume_ml": -1.5}},
+        {"measurement": RECORD.measurement | {"slice_areas_mm2": None}},
+    ],
+)
+def test_a_record_whose_row_would_be_wrong_is_none(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(RECORD.model_dump() | change))
+    assert read_case_record(tmp_path / "a.json") is None
 
 
 def test_rows_have_the_columns_and_undefined_is_empty(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hemaseg.errors import ComparisonError, SplitError
@@ -103,6 +104,15 @@ def write(name: str, content: bytes) -> Callable[[Path], None]:
     return change
 
 
+def set_field(name: str, column: str, value: str) -> Callable[[Path], None]:
+    """Set the field of a column in the first row."""
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(**{column: [value, *table[column][1:]]})
+
+    return lambda folder: change_table(folder / name, change)
+
+
 def drop(name: str, column: str) -> Callable[[Path], None]:
     return lambda folder: change_table(folder / name, lambda table: table.drop(columns=column))
 
@@ -116,6 +126,10 @@ def drop(name: str, column: str) -> Callable[[Path], None]:
         (write("pairs.csv", b""), r"pairs\.csv: cannot be read as CSV .*expected at least 1"),
         (write("scores.csv", b"\xff\xfe\x00arm"), r"scores\.csv: cannot be read as CSV .*utf-8"),
         (write("summary.csv", b'metric,arm\n"dice,x'), r"summary\.csv: cannot be read as CSV"),
+        (
+            write("table1.csv", b"arm,num_batches,mean,sd,sd\nU-Net,1,0.5,0.1,0.2\n"),
+            r"table1\.csv: columns arm, num_batches, mean, sd, sd, expected each name once",
+        ),
         (write("table1.csv", b"arm,num_batches,mean,sd\n"), r"table1\.csv: has no rows"),
         (
             write("table1.csv", b"arm,num_batches,mean,sd\nU-Net,2\n"),
@@ -134,6 +148,17 @@ def drop(name: str, column: str) -> Callable[[Path], None]:
         (
             replace_text("table1.csv", "0.8361", "nan"),
             r"table1\.csv: row 2, mean: found 'nan', expected a number or an empty field",
+        ),
+        *(
+            (
+                set_field("pairs.csv", "num_subjects", value),
+                rf"pairs\.csv: row 2, num_subjects: found '{value}', expected a finite number from",
+            )
+            for value in ("", "inf", "-1", "1e400")
+        ),
+        (
+            set_field("costs.csv", "num_epochs", "inf"),
+            r"costs\.csv: row 2, num_epochs: found 'inf', expected a finite .*, or an empty field",
         ),
         (
             replace_text("table1.csv", "Dense-U-Net", "DR-U-Net"),

@@ -71,6 +71,23 @@ def test_a_deflated_archive_within_reason_is_read(state: State, tmp_path: Path) 
     assert convert_weights(tmp_path / "theirs.pt", tmp_path / "w.safetensors") == ("weights", "")
 
 
+def test_weights_that_changed_since_they_were_saved_are_refused(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, name = saved(state), next(iter(state))
+    place = stored.index(state[name].numpy().tobytes())
+    flipped = stored[:place] + bytes([stored[place] ^ 1]) + stored[place + 1 :]
+    file, target = tmp_path / "theirs.pt", tmp_path / "weights.safetensors"
+    file.write_bytes(flipped)
+    # PyTorch itself does not see it.
+    assert not torch.equal(torch.load(file, weights_only=True)[name], state[name])
+    assert convert_weights(file, target) == ("damaged", "BadZipFile")
+    assert not target.exists()
+    monkeypatch.setattr(torch.serialization, "get_crc32_options", lambda: False)
+    file.write_bytes(saved(state))
+    assert convert_weights(file, target) == ("weights", "")
+
+
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("is_beside_weights", [True, False])
 def test_code_is_named_and_not_run(

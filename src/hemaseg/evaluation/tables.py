@@ -49,6 +49,7 @@ EMPTY_MASK_RULES = (
     "precision without prediction. Undefined values are counted, never taken for 0 or 1."
 )
 
+_FRACTIONS = (*OVERLAPS, "surface_dice", "pooled_dice")
 _TEXTS = ("subject", "site", "scan")
 _STATEMENTS = ("has_lesion", "false_alarm")
 _NEW = ("surface_tolerance_mm",)  # tables of earlier versions lack it: then undefined
@@ -309,19 +310,22 @@ def _parsed(column: str, text: str) -> object:
         return text == "True"
     if text == "" and kind in ("Int64", "float64"):
         return None if kind == "Int64" else math.nan
+    lowest = -math.inf if column == "volume_error_ml" else 0.0
+    highest = 1.0 if column in _FRACTIONS else math.inf
     try:
-        if kind == "float64" and not math.isnan(number := float(text)):
+        if kind == "float64" and lowest <= (number := float(text)) <= highest:
             return number
-        if kind in ("Int64", "int64") and int(text) >= 0:
+        if kind in ("Int64", "int64") and 0 <= int(text) < 2**63:
             return int(text)
     except ValueError:
         pass
-    raise ValueError(f"{column} {text!r}, expected {_EXPECTED[kind]}")
+    expected = "0 to 1, or nothing" if column in _FRACTIONS else _EXPECTED[kind]
+    raise ValueError(f"{column} {text!r}, expected {expected}")
 
 
 _EXPECTED = {
     "bool": "True or False",
     "Int64": "a whole number from 0 upward, or nothing",
     "int64": "a whole number from 0 upward",
-    "float64": "a number, inf, or nothing",
+    "float64": "a number from 0 upward (of an error of volume any), inf, or nothing",
 }

@@ -153,7 +153,8 @@ def find_sources(
     """
     found: list[_Found] = []
     left_out: list[Path] = []
-    leave_out = leave_out and leave_out.resolve()
+    # Path.resolve raises RuntimeError at a link to itself, before Python 3.13.
+    leave_out = leave_out and Path(os.path.realpath(leave_out))
     for wish in _wishes(paths, options, series):
         if isinstance(wish, _Found):
             found.append(wish)

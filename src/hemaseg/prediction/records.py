@@ -10,9 +10,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from hemaseg.config import Section
 from hemaseg.errors import ConfigError
@@ -27,6 +27,9 @@ COLUMNS = (
     *("findings", "model", "seconds"),
 )
 """Of `predictions.csv`."""
+
+_AREAS = "slice_areas_mm2"
+"""The one column of a measurement that is text."""
 
 Row = dict[str, object]
 """A row of `predictions.csv`; undefined values are None."""
@@ -80,13 +83,24 @@ class CaseRecord(Section):
     seconds: dict[str, float]
     """By part of the work."""
 
+    @model_validator(mode="after")
+    def _check_measurement(self) -> Self:
+        if self.measurement.keys() != set(MEASUREMENT_COLUMNS):
+            raise ValueError(f"measurement has {list(self.measurement)}, expected other columns")
+        for name, value in self.measurement.items():
+            is_negative = isinstance(value, int | float) and value < 0
+            if is_negative or isinstance(value, str) != (name == _AREAS):
+                raise ValueError(f"{name} is {value!r}, expected what is measured")
+        return self
+
 
 def read_case_record(path: Path) -> CaseRecord | None:
-    """The record in a file; None if there is none, or the file is something else."""
+    """The record in a file `NAME.json`; None if there is none, or the file is something else."""
     try:
-        return CaseRecord.model_validate_json(path.read_bytes())
+        record = CaseRecord.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+    return record if f"{record.name}.json" == path.name else None
 
 
 def done_row(record: CaseRecord) -> Row:

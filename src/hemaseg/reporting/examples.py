@@ -1,5 +1,6 @@
 """Which slices a report shows, and their reading: image, reference, and the mask of each arm."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def _read_example(study: StudyFolder, role: str, cell: tuple[str, str, str]) -> 
     # All arms predicted the same image, so the last one tells as well as any where that lies.
     scan = read_scan(path.parent / shown["image"])
     image = _plane(scan, slice_name)
-    label = int(shown["label"]) if shown.get("label") else None
+    label = _label(shown.get("label", ""), path)
     reference = _plane(read_mask(path.parent / shown["reference"], label=label), slice_name)
     for name, mask in (("reference", reference), *zip(study.arms, predictions, strict=True)):
         if mask.shape != image.shape:
@@ -131,6 +132,16 @@ def _predicted_row(path: Path, subject: str, slice_name: str) -> "pd.Series[str]
             " Predict with this run again."
         )
     return shown.iloc[0]
+
+
+def _label(text: str, path: Path) -> int | None:
+    """Which label of the reference counts; None where the field is empty or not there."""
+    if text and not re.fullmatch("[1-9][0-9]{0,17}", text):
+        raise ComparisonError(
+            f"{path}: label {text!r}, expected a whole number from 1 upward, or an empty field."
+            " Predict with this run again."
+        )
+    return int(text) if text else None
 
 
 def _plane(scan: Scan, slice_name: str) -> NDArray[Any]:

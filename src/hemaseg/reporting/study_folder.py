@@ -79,6 +79,7 @@ _TEXT = (
 )
 # Without a subject that two arms have a score of, a metric with a known name, or two sites.
 _MAY_BE_EMPTY = ("differences.csv", "all_metrics.csv", "sites.csv")
+_MAY_BE_INFINITE = "num_subjects_to_decide"
 # Score tables of other tools need not have these; all their fields are then undefined.
 _OPTIONAL = tuple(_COLUMNS["scores.csv"][1].split())
 
@@ -316,7 +317,7 @@ def read_table(path: Path, *more: str) -> pd.DataFrame:
         Names as text, numbers as float, empty number fields as NaN.
 
     Raises:
-        ComparisonError: The file is missing or damaged, lacks a column, or repeats a row.
+        ComparisonError: The file is missing or damaged, or lacks a column, or repeats one or a row.
     """
     key, others = (columns.split() for columns in _COLUMNS[path.name])
     others = list(dict.fromkeys([*others, *more]))
@@ -326,6 +327,10 @@ def read_table(path: Path, *more: str) -> pd.DataFrame:
             header, *rows = csv.reader(file, strict=True)
     except (OSError, ValueError, csv.Error) as error:
         raise ComparisonError(f"{path}: cannot be read as CSV ({error}). {REMEDY}") from error
+    if len(set(header)) != len(header):
+        raise ComparisonError(
+            f"{path}: columns {', '.join(header)}, expected each name once. {REMEDY}"
+        )
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise ComparisonError(
@@ -343,14 +348,7 @@ def read_table(path: Path, *more: str) -> pd.DataFrame:
     for column in (*key, *others):
         if column in _TEXT:
             continue
-        is_empty = table[column] == ""
-        wrong = pd.to_numeric(table[column], errors="coerce").isna() & ~is_empty
-        if wrong.any():
-            place = int(wrong.argmax())
-            raise ComparisonError(
-                f"{path}: row {place + 2}, {column}: found {table[column][place]!r}, expected a"
-                f" number or an empty field. {REMEDY}"
-            )
+        _require_numbers(table[column], path)
         # float() is exact; to_numeric of pandas before 3.0 is not, in the last digit.
         table[column] = [float(text) if text else math.nan for text in table[column]]
     if (repeated := table.duplicated(key)).any():
@@ -358,6 +356,23 @@ def read_table(path: Path, *more: str) -> pd.DataFrame:
         values = ", ".join(f"{column} {table[column][place]}" for column in key)
         raise ComparisonError(f"{path}: row {place + 2} repeats {values}. {REMEDY}")
     return table
+
+
+def _require_numbers(column: "pd.Series[str]", path: Path) -> None:
+    """Refuse fields that are no number; of counts also negative and infinite ones."""
+    name, number, is_empty = str(column.name), pd.to_numeric(column, errors="coerce"), column == ""
+    wrong, expected = number.isna() & ~is_empty, "a number or an empty field"
+    if name.startswith("num_") and name != _MAY_BE_INFINITE:
+        wrong |= (number < 0) | (number == math.inf)
+        expected = "a finite number from 0 upward, or an empty field"
+    if name == "num_subjects":
+        wrong, expected = wrong | is_empty, "a finite number from 0 upward"
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise ComparisonError(
+            f"{path}: row {place + 2}, {name}: found {column[place]!r}, expected {expected}."
+            f" {REMEDY}"
+        )
 
 
 def _check_agreement(study: StudyFolder) -> None:

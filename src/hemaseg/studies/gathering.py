@@ -1,7 +1,9 @@
 """The tables of all runs of a study, joined."""
 
+import csv
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from hemaseg.comparison.paired import write_table
 from hemaseg.errors import CheckpointError
 from hemaseg.evaluation.tables import read_scores
 from hemaseg.studies.runs import PlannedRun
+from hemaseg.training.progress import Epoch
 
 if TYPE_CHECKING:
     from hemaseg.training.checkpoint import RunRecord
@@ -39,7 +42,7 @@ def gather(
     for run in runs:
         scores = read_scores(run.score_files[0])
         record = read_record(run.folder / RUN, RunRecord)
-        training = _read_training(run.folder / "training.csv")
+        training = _read_training(run.folder / "training.csv", record.num_epochs_done)
         for name, table in (
             ("scores", scores.subjects),
             ("scores_slices", scores.slices),
@@ -81,12 +84,24 @@ def _costs(run: PlannedRun, record: "RunRecord", training: pd.DataFrame) -> pd.D
     )
 
 
-def _read_training(path: Path) -> pd.DataFrame:
+def _read_training(path: Path, num_epochs: int) -> pd.DataFrame:
+    """The table of a training, whose rows are its epochs; empty fields are NaN."""
+    columns = [field.name for field in fields(Epoch)]
     try:
-        table = pd.read_csv(path, dtype=float)
-        return table.astype({"epoch": int, "epoch_s": float})
-    except (OSError, ValueError, KeyError) as error:
+        # Not by pandas, which takes the fields that a row lacks for empty ones, and shifts rows
+        # that all have one too many.
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *lines = csv.reader(file, strict=True)
+        if header != columns:
+            raise ValueError(f"columns {', '.join(header)}")
+        rows = [
+            [float(text or "nan") for _, text in zip(columns, line, strict=True)] for line in lines
+        ]
+        if [row[0] for row in rows] != [*range(1, num_epochs + 1)]:
+            raise ValueError(f"{len(rows)} rows, not of the epochs 1 to {num_epochs} in this order")
+    except (OSError, ValueError, csv.Error) as error:
         raise CheckpointError(
-            f"{path}: not the table of a training ({error}), expected numbers in columns such as "
-            "epoch_s. Delete its folder to train this run again."
+            f"{path}: not the table of a training ({error}), expected numbers in the columns "
+            f"{', '.join(columns)}. Delete its folder to train this run again."
         ) from error
+    return pd.DataFrame(rows, columns=columns).astype({"epoch": int})

@@ -14,6 +14,7 @@
 Score tables that exist are compared without runs, and without loading PyTorch.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -196,7 +197,8 @@ def compare_tables(
             "Choose another output folder."
         )
     joined = folder / "scores.csv"
-    if joined.resolve() in [path.resolve() for path in tables.values()]:
+    # Path.resolve raises RuntimeError at a link to itself, before Python 3.13.
+    if os.path.realpath(joined) in map(os.path.realpath, tables.values()):
         raise ComparisonError(
             f"{joined}: is one of the tables to compare, expected a name that is free for all of "
             "them together. Choose another output folder."

@@ -61,7 +61,7 @@ class ModelRecord(Section):
     """What logits are divided by, so that probabilities are calibrated; 1 if they were not."""
     appearance: Appearance | None = None
     """What the training scans look like; null if they were too few or not described."""
-    volume_errors_cbrt_ml: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
+    volume_errors_cbrt_ml: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = ()
     """Of the test subjects of its study, as `metrics.volume_interval.volume_errors` gives them;
     empty if nobody knows."""
     weights_sha256: str
@@ -318,7 +318,8 @@ def load_start(folder: Path, run_folder: Path) -> Start:
         CheckpointError: It is incomplete or damaged, or a weight is not finite.
         ConfigError: The run would replace what it begins from.
     """
-    if folder.resolve() == run_folder.resolve():
+    # Path.resolve raises RuntimeError at a link to itself, before Python 3.13.
+    if os.path.realpath(folder) == os.path.realpath(run_folder):
         raise ConfigError(
             f"{run_folder}: the run would replace the weights that it starts from. Choose another "
             "output folder."

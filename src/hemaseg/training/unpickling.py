@@ -13,6 +13,7 @@ FOLDER/answer.json           `kind` ("weights", or what is wrong) and `found` (w
 import json
 import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def convert_weights(file: Path, target: Path) -> tuple[str, str]:
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
+        _check_sums(file)
     except Exception as error:
         return _reason(error)
     weights, place = _state_dict(content)
@@ -84,6 +86,23 @@ def convert_weights(file: Path, target: Path) -> tuple[str, str]:
     except Exception as error:
         return "unwritten", str(error)
     return "weights", place
+
+
+def _check_sums(file: Path) -> None:
+    """Raise an error where a zip file is not of its CRC-32, which PyTorch does not compare.
+
+    The older format has none, and neither have files for which PyTorch was told to leave it out:
+    it is 0 there.
+    """
+    with file.open("rb") as start:
+        if start.read(4) != b"PK\3\4":
+            return
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.CRC:
+                with archive.open(member) as content:
+                    while content.read(2**20):
+                        pass
 
 
 def _reason(error: Exception) -> tuple[str, str]:
