@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from PIL import Image
 
 from hemaseg.cohorts.index import index_folder
-from hemaseg.cohorts.table import read_cohort, write_cohort
+from hemaseg.cohorts.table import Cohort, read_cohort, write_cohort
 from hemaseg.comparison.paired import Comparison
 from hemaseg.config import StudyConfig, read_config
 from hemaseg.errors import (
     CheckpointError,
+    CohortError,
     ComparisonError,
     ConfigError,
     SplitError,
@@ -241,6 +243,20 @@ def test_another_cohort_is_refused(folder: Path) -> None:
     new = read_cohort(folder / "cohort.csv").sha256[:12]
     with pytest.raises(SplitError, match=f"made for cohort {old}, found {new}"):
         open_study(folder / "study.toml", folder / "out")
+
+
+def test_scans_whose_predictions_would_share_a_file_are_refused_before_any_training(
+    folder: Path,
+) -> None:
+    """Two days of a subject, each with a file of the same name."""
+    first, *others = read_cohort(folder / "cohort.csv").images
+    (folder / "day2").mkdir()
+    day2 = Path(shutil.copy(first.image, folder / "day2" / first.image.name))
+    cohort = Cohort((first, replace(first, scan="day2", image=day2), *others))
+    write_cohort(cohort, folder / "cohort.csv")
+    with pytest.raises(CohortError, match=r"day2.*expected one file per image"):
+        open_study(folder / "study.toml", folder / "new")
+    assert not (folder / "new" / "runs").exists()
 
 
 def test_runs_of_another_split_are_not_taken_for_those_of_this(folder: Path) -> None:

@@ -37,6 +37,7 @@ from hemaseg.config import (
     write_config,
 )
 from hemaseg.errors import ComparisonError, ConfigError, SplitError
+from hemaseg.prediction.paths import prediction_paths
 from hemaseg.studies.provenance import write_provenance
 from hemaseg.studies.runs import PlannedRun, run_path
 
@@ -81,7 +82,8 @@ def open_study(path: Path, folder: Path) -> Study:
 
     Raises:
         ConfigError: A file is wrong, a network cannot be built, or OUT holds another study.
-        CohortError, SplitError: The cohort is wrong, or cannot be split as asked.
+        CohortError, SplitError: The cohort is wrong, or cannot be split as asked; or predictions of
+            two images would share a file.
     """
     from hemaseg.training.requirements import require_trainable
 
@@ -97,6 +99,9 @@ def open_study(path: Path, folder: Path) -> Study:
     split = _kept_split(folder, cohort) if has_begun else None
     split = split or make_split(cohort, config.split)
     _require_lesions(split, cohort)
+    for fold in range(len(split.folds)):
+        tested = parts(split, cohort, fold).test.images
+        prediction_paths(folder, [image for image in tested if image.is_marked])
     plan = product(config.seeds, range(len(split.folds)), config.arms)
     runs = tuple(
         PlannedRun(
