@@ -229,7 +229,8 @@ def test_10000_mutants(targets: list[Target], seed: int) -> None:
 def test_truncation_is_always_refused(targets: list[Target], index: int) -> None:
     target = targets[index]
     try:
-        for size in range(1, len(target.data), 61):
+        # The last byte may be one that only makes the length of a deflated stream even.
+        for size in range(1, len(target.data) - 1, 61):
             target.path.write_bytes(target.data[:size])
             with pytest.raises(ScanError) as caught:
                 read(target.folder)
