@@ -384,6 +384,18 @@ def test_slices_lie_where_their_coordinates_say() -> None:
     assert hd95_mm(distances) == pytest.approx(math.hypot(6, 3))
 
 
+@pytest.mark.parametrize("is_reference_empty", [False, True])
+def test_an_empty_mask_of_unevenly_spaced_slices(is_reference_empty: bool) -> None:
+    prediction, reference = np.zeros((2, 3, 4, 4), dtype=bool)
+    reference[2, 1, 1] = not is_reference_empty
+    places = np.array([0.0, 1, 3])
+    distances = surface_distances(
+        prediction, reference, spacing_mm=(2, 1, 1), slice_coordinates=places
+    )
+    found = hd95_mm(distances)
+    assert math.isnan(found) if is_reference_empty else found == math.inf
+
+
 @given(mask_pairs())
 def test_even_coordinates_change_nothing(pair: tuple[np.ndarray, np.ndarray]) -> None:
     spacing_mm = np.arange(1.0, pair[0].ndim + 1)

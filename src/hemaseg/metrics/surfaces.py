@@ -206,7 +206,7 @@ def _border_voxels(mask: np.ndarray) -> np.ndarray:
     """Indices (P, D) of the voxels of the mask with a face neighbour outside it."""
     box = ndimage.find_objects(mask.astype(np.uint8))
     if not box:
-        return np.empty((0, mask.ndim))
+        return np.empty((0, mask.ndim), dtype=np.intp)
     cropped = mask[box[0]]
     border = cropped & ~ndimage.binary_erosion(cropped)
     points: np.ndarray = np.argwhere(border) + np.array([axis.start for axis in box[0]])
