@@ -98,10 +98,7 @@ def open_study(path: Path, folder: Path) -> Study:
             _require_same(config, kept)
     split = _kept_split(folder, cohort) if has_begun else None
     split = split or make_split(cohort, config.split)
-    _require_lesions(split, cohort)
-    for fold in range(len(split.folds)):
-        tested = parts(split, cohort, fold).test.images
-        prediction_paths(folder, [image for image in tested if image.is_marked])
+    _require_sound_folds(split, cohort, folder)
     plan = product(config.seeds, range(len(split.folds)), config.arms)
     runs = tuple(
         PlannedRun(
@@ -160,8 +157,8 @@ def _kept_split(folder: Path, cohort: Cohort) -> Split | None:
     return split
 
 
-def _require_lesions(split: Split, cohort: Cohort) -> None:
-    """Refuse folds on which no network can be trained, or the best epoch not be chosen."""
+def _require_sound_folds(split: Split, cohort: Cohort, folder: Path) -> None:
+    """Refuse folds that cannot be trained or validated on, or whose predictions share a file."""
     for fold in range(len(split.folds)):
         selected = parts(split, cohort, fold)
         for name, part in (("training", selected.train), ("validation", selected.validation)):
@@ -171,6 +168,7 @@ def _require_lesions(split: Split, cohort: Cohort) -> None:
                     f"{fold}, expected at least one. Choose another seed, fewer folds or a larger "
                     "share for validation."
                 )
+        prediction_paths(folder, [image for image in selected.test.images if image.is_marked])
 
 
 def compare_tables(
