@@ -22,7 +22,7 @@ from hemaseg.errors import ConfigError
 from hemaseg.files import write_text
 
 Positive = Annotated[float, Field(gt=0)]
-Range = Annotated[tuple[float, float], Field(strict=False)]
+LowHigh = Annotated[tuple[float, float], Field(strict=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ImageSize = Annotated[int, Field(ge=16, le=4096)]
@@ -62,9 +62,9 @@ class IntensityConfig(Section):
     """`as_is`: 8-bit values over 255. `window`: CT values clipped to `window_hu`. `robust`: clipped
     to two percentiles of the scan's non-zero voxels. `auto`: 8-bit as is, other CT by window, other
     MRI robust."""
-    window_hu: Range = (30.0, 100.0)
+    window_hu: LowHigh = (30.0, 100.0)
     """Lower and upper end of the CT window in HU (level 65, width 70)."""
-    percentiles: Range = (0.5, 99.5)
+    percentiles: LowHigh = (0.5, 99.5)
     """Of the non-zero voxels of the scan, for `robust`."""
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ def index(
     ] = None,
     modality: Annotated[str | None, typer.Option(help="CT or MRI, for all scans.")] = None,
     label: Annotated[
-        int | None, typer.Option(min=1, help="Which label of masks that are maps of several.")
+        int | None, typer.Option(min=1, help="Which label counts, where masks hold several.")
     ] = None,
     site_pattern: Annotated[
         str | None,
